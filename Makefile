@@ -1,0 +1,42 @@
+# Everything a developer types. `make test` is what CI runs after its checks.
+GO ?= go
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 20s
+
+.PHONY: build test race lint fuzz bench demo cross fmt
+
+build: ## the one binary
+	$(GO) build -trimpath -ldflags "-X imroute/node.Version=$(VERSION)" -o imctl ./cli/imctl
+
+test: ## everything, under the race detector
+	$(GO) test -race -timeout 10m ./...
+
+race: test
+
+fmt:
+	$(GOFUMPT) -l -w cli mesh node raftfsm
+
+lint: ## formatting, vet, staticcheck; prints what is wrong and fails
+	@out=$$($(GOFUMPT) -l cli mesh node raftfsm); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+cross: ## it builds for the systems we say it does
+	GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cli/imctl
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cli/imctl
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cli/imctl
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+bench: ## the parts that can be measured alone
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+demo: ## three nodes on this machine
+	$(GO) run ./cli/imctl dev

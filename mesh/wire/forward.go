@@ -1,0 +1,28 @@
+package wire
+
+// Forward is one message on its way from the sender's node to the owner's. On a lane its header is a CBOR map and the
+// payload follows, untouched by the codec.
+//
+// After decoding, strings and Payload may share memory with the buffer they were read from.
+type Forward struct {
+	Tenant      string      `cbor:"1,keyasint,omitempty"` // of both sides: tenants never meet
+	To          string      `cbor:"2,keyasint"`
+	Incarnation Incarnation `cbor:"3,keyasint"` // the owner's, as the sender's node saw it
+	Epoch       Epoch       `cbor:"4,keyasint"`
+	From        string      `cbor:"5,keyasint,omitempty"`
+	Instance    uint64      `cbor:"6,keyasint"` // with Counter: the MessageID
+	Counter     uint64      `cbor:"7,keyasint"`
+	Ack         AckMode     `cbor:"8,keyasint,omitempty"`
+	Ref         uint64      `cbor:"9,keyasint,omitempty"`  // the sender node's name for it, repeated in its status; 0 with AckNone
+	LeftMS      uint32      `cbor:"10,keyasint,omitempty"` // time left until the sender gives up, as it left
+
+	Payload []byte `cbor:"-"`
+}
+
+// Status is what the owner's node says of a Forward: refused at once, or (Ref not zero) how it ended.
+type Status struct {
+	Seq   uint64 `cbor:"1,keyasint,omitempty"` // lane sequence number; set when refused at once
+	Ref   uint64 `cbor:"2,keyasint,omitempty"`
+	Code  Code   `cbor:"3,keyasint"`
+	Index uint64 `cbor:"4,keyasint,omitempty"` // with NotOwner: what the refusing node has applied
+}

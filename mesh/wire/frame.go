@@ -1,0 +1,80 @@
+package wire
+
+// The client protocol, version 1.
+//
+// A connection carries frames both ways. On TCP a frame is
+//
+//	uint32 length (big-endian, of all that follows) · CBOR map, the header · payload, the rest
+//
+// and on WebSocket one text message: the same header as a JSON object, the payload in "payload" (UTF-8 text) or
+// "payload_b64" (base64), 64-bit numbers as strings, types, ack modes by name.
+//
+// Log in:       C → S  login     then  S → C  (waiting)*  welcome | kick
+// Steady state: C → S  send, ack, ping, bye    S → C  deliver, result, pong, goaway, kick
+//
+// Whatever arrives counts as a sign of life; a client that has nothing to say sends ping before welcome's idle_ms is over.
+// A frame that is malformed, oversized or out of place costs the connection: kick protocol_error.
+const (
+	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only]
+	TypeWelcome Type = 2  // epoch, node, idle_ms, max_payload, addrs (where else to go)
+	TypeWaiting Type = 3  // timeout_ms: the former owner is being fenced; this is the longest it can take
+	TypeSend    Type = 4  // to, id, [ack], [timeout_ms] · payload
+	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack] · payload
+	TypeAck     Type = 6  // instance, id of a deliver
+	TypeResult  Type = 7  // id of a send, code, [node: the owner's name], [text]
+	TypePing    Type = 8  // nothing
+	TypePong    Type = 9  // nothing
+	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it
+	TypeGoaway  Type = 11 // code, [addrs], [timeout_ms: kicked then]; finish and connect elsewhere
+	TypeBye     Type = 12 // nothing: the client closes for good, its route may go at once
+)
+
+// ProtocolVersion is what login must name.
+const ProtocolVersion = 1
+
+// MaxHeader bounds a frame's header in bytes, MaxPayload is the default bound of its payload.
+const (
+	MaxHeader  = 8 << 10
+	MaxPayload = 1 << 20
+)
+
+// Type is a frame's type.
+type Type uint8
+
+// AckMode says what a sender wants to hear.
+type AckMode uint8
+
+const (
+	AckNone   AckMode = 0 // nothing, except that the message was refused
+	AckOwner  AckMode = 1 // the owner wrote it to the recipient's connection
+	AckClient AckMode = 2 // the recipient acknowledged it
+)
+
+// Frame is the union of all client frames; the constants above say which fields a type has. Fields a type does not have
+// are ignored by readers and left out by writers when zero.
+//
+// After decoding, strings and Payload may share memory with the buffer they were read from: see the decoder used.
+type Frame struct {
+	Type       Type     `cbor:"0,keyasint" json:"type"`
+	Client     string   `cbor:"1,keyasint,omitempty" json:"client,omitempty"`
+	To         string   `cbor:"2,keyasint,omitempty" json:"to,omitempty"`
+	From       string   `cbor:"3,keyasint,omitempty" json:"from,omitempty"`
+	ID         uint64   `cbor:"4,keyasint,omitempty" json:"id,string,omitempty"`
+	Instance   uint64   `cbor:"5,keyasint,omitempty" json:"instance,string,omitempty"`
+	Attempt    uint64   `cbor:"6,keyasint,omitempty" json:"attempt,string,omitempty"`
+	Ack        AckMode  `cbor:"7,keyasint,omitempty" json:"ack,omitempty"`
+	TimeoutMS  uint32   `cbor:"8,keyasint,omitempty" json:"timeout_ms,omitempty"`
+	Code       Code     `cbor:"9,keyasint,omitempty" json:"code,omitempty"`
+	Epoch      Epoch    `cbor:"10,keyasint,omitempty" json:"epoch,string,omitempty"`
+	Node       string   `cbor:"11,keyasint,omitempty" json:"node,omitempty"`
+	Token      string   `cbor:"12,keyasint,omitempty" json:"token,omitempty"`
+	IdleMS     uint32   `cbor:"13,keyasint,omitempty" json:"idle_ms,omitempty"`
+	Addrs      []string `cbor:"14,keyasint,omitempty" json:"addrs,omitempty"`
+	RetryMS    uint32   `cbor:"15,keyasint,omitempty" json:"retry_ms,omitempty"`
+	Text       string   `cbor:"16,keyasint,omitempty" json:"text,omitempty"`
+	MaxPayload uint32   `cbor:"17,keyasint,omitempty" json:"max_payload,omitempty"`
+	Version    uint32   `cbor:"18,keyasint,omitempty" json:"version,omitempty"`
+	Tenant     string   `cbor:"19,keyasint,omitempty" json:"tenant,omitempty"`
+
+	Payload []byte `cbor:"-" json:"-"`
+}

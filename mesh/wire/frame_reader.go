@@ -1,0 +1,186 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ReadWaiter is an io.Reader that can wait for bytes without taking any, so that an idle connection needs no buffer at all.
+// A connection that does not have it is waited for by reading a few bytes into the FrameReader itself.
+type ReadWaiter interface {
+	io.Reader
+	// WaitReadable returns nil once a Read would not block (also because it would fail), or the error that ended the wait.
+	WaitReadable() error
+}
+
+// Sizes of a FrameReader's buffer in bytes.
+const (
+	DefaultReadBuffer = 16 << 10
+	growFactor        = 4 // a buffer grows to this many times what was received, so lengths that lie buy nothing
+)
+
+// FrameReader reads frames from a stream, several per Read when they came together, and decodes them in place.
+//
+// While it waits for the first byte of a frame it holds no buffer; one is borrowed from a pool as bytes arrive. It is for
+// one goroutine at a time.
+type FrameReader struct {
+	r       io.Reader
+	wait    ReadWaiter // r, if it can
+	maxBody int
+	bufSize int
+
+	buf        *Buffer // nil while idle
+	start, end int     // unread bytes of buf.B
+	first      [LengthBytes]byte
+	err        error // sticky
+}
+
+// NewFrameReader reads from r frames whose payload has at most maxPayload bytes (0 means MaxPayload).
+func NewFrameReader(r io.Reader, maxPayload int) *FrameReader {
+	if maxPayload <= 0 {
+		maxPayload = MaxPayload
+	}
+	w, _ := r.(ReadWaiter)
+	return &FrameReader{r: r, wait: w, maxBody: MaxHeader + maxPayload, bufSize: DefaultReadBuffer}
+}
+
+// Buffered says how many bytes were received but not yet returned as frames: more than none means that Next may well
+// return without blocking.
+func (fr *FrameReader) Buffered() int { return fr.end - fr.start }
+
+// Next waits for the next frame and decodes it into f, which is valid until the following call of Next or Close.
+//
+// Errors: io.EOF when the stream ended between frames and io.ErrUnexpectedEOF when inside one; ErrTooLarge (length above
+// payload limit plus MaxHeader, or header above MaxHeader) and ErrMalformed, both by errors.Is; or what Read returned.
+// After ErrTooLarge and ErrMalformed every call fails alike, for nobody knows where the next frame begins; after a Read
+// error (a deadline, say) Next may be called again and goes on where it was.
+func (fr *FrameReader) Next(f *Frame) error {
+	body, err := fr.NextBody()
+	if err != nil {
+		*f = Frame{}
+		return err
+	}
+	if err := DecodeFrame(body, f); err != nil {
+		fr.err = err
+		return err
+	}
+	if n, most := len(f.Payload), fr.maxBody-MaxHeader; n > most {
+		*f, fr.err = Frame{}, fmt.Errorf("%w: payload of %d bytes, the limit is %d", ErrTooLarge, n, most)
+		return fr.err
+	}
+	return nil
+}
+
+// NextBody is Next without decoding: what the length counted, for DecodeFrame.
+func (fr *FrameReader) NextBody() ([]byte, error) {
+	if fr.err != nil {
+		return nil, fr.err
+	}
+	for {
+		if body, ok, err := fr.take(); ok || err != nil {
+			fr.err = err
+			return body, err
+		}
+		if err := fr.fill(); err != nil {
+			if errors.Is(err, io.EOF) && fr.Buffered() > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+}
+
+// take cuts a whole frame out of the buffer, if there is one.
+func (fr *FrameReader) take() (body []byte, ok bool, err error) {
+	have := fr.Buffered()
+	if have < LengthBytes {
+		return nil, false, nil
+	}
+	n, err := fr.length()
+	if err != nil || have < LengthBytes+n {
+		return nil, false, err
+	}
+	body = fr.buf.B[fr.start+LengthBytes : fr.start+LengthBytes+n]
+	fr.start += LengthBytes + n
+	return body, true, nil
+}
+
+// length is what the frame at the front says of itself, checked before anybody allocates for it.
+func (fr *FrameReader) length() (int, error) {
+	n := binary.BigEndian.Uint32(fr.buf.B[fr.start:])
+	if uint64(n) > uint64(fr.maxBody) {
+		return 0, fmt.Errorf("%w: frame of %d bytes, the limit is %d", ErrTooLarge, n, fr.maxBody)
+	}
+	if n == 0 {
+		return 0, fmt.Errorf("%w: empty frame", ErrMalformed)
+	}
+	return int(n), nil
+}
+
+// fill waits for at least one more byte.
+func (fr *FrameReader) fill() error {
+	if fr.Buffered() == 0 {
+		fr.Close() // the last frame is done with: wait without a buffer
+		n := 0
+		if fr.wait != nil {
+			if err := fr.wait.WaitReadable(); err != nil {
+				return err
+			}
+		} else {
+			var err error
+			if n, err = fr.r.Read(fr.first[:]); n == 0 {
+				return noProgress(err)
+			}
+		}
+		fr.buf = GetBuffer(fr.bufSize)
+		fr.end = copy(fr.buf.B, fr.first[:n])
+		if n > 0 {
+			return nil
+		}
+	}
+	fr.room()
+	n, err := fr.r.Read(fr.buf.B[fr.end:])
+	fr.end += n
+	if n == 0 {
+		if fr.Buffered() == 0 {
+			fr.Close()
+		}
+		return noProgress(err)
+	}
+	return nil // an error that came with bytes will come again without
+}
+
+// room makes place behind the unread bytes, which are less than one frame.
+func (fr *FrameReader) room() {
+	if fr.end < len(fr.buf.B) {
+		return
+	}
+	if fr.start > 0 {
+		fr.end = copy(fr.buf.B, fr.buf.B[fr.start:fr.end])
+		fr.start = 0
+		return
+	}
+	need := growFactor * len(fr.buf.B)
+	if n, err := fr.length(); err == nil { // take checked it
+		need = min(need, LengthBytes+n)
+	}
+	next := GetBuffer(max(need, len(fr.buf.B)+1))
+	copy(next.B, fr.buf.B[:fr.end])
+	fr.buf.Release()
+	fr.buf = next
+}
+
+func noProgress(err error) error {
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// Close gives the buffer back. It does not close the stream; the reader can go on being used, less what was buffered.
+func (fr *FrameReader) Close() {
+	fr.buf.Release()
+	fr.buf, fr.start, fr.end = nil, 0, 0
+}

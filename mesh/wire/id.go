@@ -1,0 +1,218 @@
+package wire
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxClientID is the longest client id, MaxTenant the longest tenant, in bytes.
+const (
+	MaxClientID = 255
+	MaxTenant   = 64
+)
+
+// NodeID names a node for ever: random, made at its first start and kept in its data folder. Zero means none.
+// Its text form is sixteen hex digits, which is also its Raft server id.
+type NodeID uint64
+
+func (n NodeID) String() string { return fmt.Sprintf("%016x", uint64(n)) }
+
+// MarshalText makes NodeID hex in JSON.
+func (n NodeID) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (n *NodeID) UnmarshalText(b []byte) error {
+	id, err := ParseNodeID(string(b))
+	*n = id
+	return err
+}
+
+// ParseNodeID reads sixteen hex digits.
+func ParseNodeID(s string) (NodeID, error) {
+	v, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || len(s) != 16 || v == 0 {
+		return 0, fmt.Errorf("node id %q: want sixteen hex digits", s)
+	}
+	return NodeID(v), nil
+}
+
+// Incarnation is the number Raft gives a node at each NodeUp. Zero means none.
+type Incarnation uint64
+
+// Boot counts the starts of one data folder.
+type Boot uint64
+
+// Epoch fences owners: (generation, counter), raised by the state machine at each registration. Zero means none.
+type Epoch uint64
+
+// EpochCounterBits is the width of an Epoch's counter; its generation stands above it.
+const EpochCounterBits = 48
+
+// MakeEpoch joins a generation and a counter.
+func MakeEpoch(generation uint16, counter uint64) Epoch {
+	return Epoch(uint64(generation)<<EpochCounterBits | counter&(1<<EpochCounterBits-1))
+}
+
+// Generation is raised when a cluster is recovered after a lost majority.
+func (e Epoch) Generation() uint16 { return uint16(e >> EpochCounterBits) }
+
+// Counter is the part that rises with each registration of one generation.
+func (e Epoch) Counter() uint64 { return uint64(e) & (1<<EpochCounterBits - 1) }
+
+// SessionID names one live connection of a client: the SDK's random instance and its rising attempt number.
+type SessionID struct {
+	Instance uint64 `cbor:"1,keyasint" json:"instance,string"`
+	Attempt  uint64 `cbor:"2,keyasint" json:"attempt,string"`
+}
+
+func (s SessionID) String() string { return fmt.Sprintf("%016x.%d", s.Instance, s.Attempt) }
+
+// MessageID names a message for ever: the sender's SDK instance and a counter that rises with each send.
+type MessageID struct {
+	Instance uint64 `cbor:"1,keyasint" json:"instance,string"`
+	Counter  uint64 `cbor:"2,keyasint" json:"counter,string"`
+}
+
+func (m MessageID) String() string { return fmt.Sprintf("%016x.%d", m.Instance, m.Counter) }
+
+// ParseMessageID reads what MessageID.String wrote.
+func ParseMessageID(s string) (MessageID, error) {
+	a, b, ok := strings.Cut(s, ".")
+	i, err1 := strconv.ParseUint(a, 16, 64)
+	c, err2 := strconv.ParseUint(b, 10, 64)
+	if !ok || len(a) != 16 || err1 != nil || err2 != nil {
+		return MessageID{}, fmt.Errorf("message id %q: want sixteen hex digits, a dot and a number", s)
+	}
+	return MessageID{i, c}, nil
+}
+
+// ClientID is a client's name within its tenant. An optional single "/" separates user and device.
+type ClientID struct {
+	Tenant string `cbor:"1,keyasint,omitempty" json:"tenant,omitempty"`
+	ID     string `cbor:"2,keyasint" json:"client"`
+}
+
+func (c ClientID) String() string {
+	if c.Tenant == "" {
+		return c.ID
+	}
+	return c.Tenant + ":" + c.ID
+}
+
+// User is the part of the id before "/", or all of it.
+func (c ClientID) User() string {
+	user, _, _ := strings.Cut(c.ID, "/")
+	return user
+}
+
+// Hash spreads (tenant, user) so that the devices of one user stay together. It is the same on every node and in every
+// version: tables and lanes are laid out by it.
+func (c ClientID) Hash() uint64 {
+	h := fnv(fnvOffset, c.Tenant)
+	h = (h ^ 0xff) * fnvPrime // a byte that UTF-8 never has, so ("a","b") and ("ab","") differ
+	h = fnv(h, c.User())
+	return mix(h)
+}
+
+// HashID spreads the whole id; like Hash it never changes.
+func (c ClientID) HashID() uint64 {
+	h := fnv(fnvOffset, c.Tenant)
+	h = (h ^ 0xff) * fnvPrime
+	return mix(fnv(h, c.ID))
+}
+
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func fnv(h uint64, s string) uint64 {
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * fnvPrime
+	}
+	return h
+}
+
+// mix finishes a hash so that its high bits can be used too.
+func mix(h uint64) uint64 {
+	h ^= h >> 32
+	h *= 0xd6e8feb86659fd93
+	h ^= h >> 32
+	h *= 0xd6e8feb86659fd93
+	return h ^ h>>32
+}
+
+// Validate says what is wrong with an id and what a right one looks like.
+func (c ClientID) Validate() error {
+	if len(c.Tenant) > MaxTenant {
+		return fmt.Errorf("tenant is %d bytes long: at most %d", len(c.Tenant), MaxTenant)
+	}
+	if err := validText(c.Tenant, "tenant"); err != nil {
+		return err
+	}
+	if strings.ContainsAny(c.Tenant, ":/") {
+		return errors.New("tenant: must not contain ':' or '/'")
+	}
+	if c.ID == "" {
+		return errors.New("client id is empty: want 1 to 255 bytes of UTF-8")
+	}
+	if len(c.ID) > MaxClientID {
+		return fmt.Errorf("client id is %d bytes long: at most %d", len(c.ID), MaxClientID)
+	}
+	if err := validText(c.ID, "client id"); err != nil {
+		return err
+	}
+	if user, device, ok := strings.Cut(c.ID, "/"); ok && (user == "" || device == "" || strings.Contains(device, "/")) {
+		return fmt.Errorf("client id %q: a single '/' between user and device, neither of them empty", c.ID)
+	}
+	return nil
+}
+
+func validText(s, what string) error {
+	ascii := true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			ascii = false
+		case c < 0x20 || c == 0x7f:
+			return fmt.Errorf("%s: control characters are not allowed", what)
+		case c == '*':
+			return fmt.Errorf("%s: '*' is not allowed, it is kept for patterns", what)
+		}
+	}
+	if ascii {
+		return nil
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s: not valid UTF-8", what)
+	}
+	if strings.IndexFunc(s, unicode.IsControl) >= 0 {
+		return fmt.Errorf("%s: control characters are not allowed", what)
+	}
+	return nil
+}
+
+// NewID returns a random non-zero 64-bit number to name an instance or a node.
+func NewID() uint64 {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+		if v := binary.BigEndian.Uint64(b[:]); v != 0 {
+			return v
+		}
+	}
+}
+
+// Addrs is where a node can be reached, as others should dial it (its advertised addresses).
+type Addrs struct {
+	Mesh      string `cbor:"1,keyasint,omitempty" json:"mesh"`
+	ClientTCP string `cbor:"2,keyasint,omitempty" json:"client_tcp"`
+	ClientWS  string `cbor:"3,keyasint,omitempty" json:"client_ws"`
+	Admin     string `cbor:"4,keyasint,omitempty" json:"admin"`
+}

@@ -1,0 +1,179 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Bounds of the free texts in a header, in bytes, so that a header that validates always fits into MaxHeader.
+const (
+	MaxToken    = 4 << 10
+	MaxText     = 1 << 10
+	maxNodeName = 255
+	maxAddr     = 128
+	maxAddrs    = 8
+)
+
+// name is the type's name in JSON, "" for one this version does not know.
+func (t Type) name() string {
+	if int(t) < len(typeNames) {
+		return typeNames[t]
+	}
+	return ""
+}
+
+var typeNames = [...]string{
+	TypeLogin: "login", TypeWelcome: "welcome", TypeWaiting: "waiting", TypeSend: "send", TypeDeliver: "deliver", TypeAck: "ack",
+	TypeResult: "result", TypePing: "ping", TypePong: "pong", TypeKick: "kick", TypeGoaway: "goaway", TypeBye: "bye",
+}
+
+func (t Type) String() string {
+	if n := t.name(); n != "" {
+		return n
+	}
+	return fmt.Sprintf("type_%d", uint8(t))
+}
+
+var ackNames = [...]string{AckNone: "none", AckOwner: "owner", AckClient: "client"}
+
+func (a AckMode) String() string {
+	if int(a) < len(ackNames) {
+		return ackNames[a]
+	}
+	return fmt.Sprintf("ack_%d", uint8(a))
+}
+
+// ParseAckMode reads "none", "owner" or "client".
+func ParseAckMode(s string) (AckMode, error) {
+	for i, n := range ackNames {
+		if n == s {
+			return AckMode(i), nil
+		}
+	}
+	return 0, fmt.Errorf("ack is %q: want none, owner or client", s)
+}
+
+// Validate checks what a frame of its type must carry and that it comes from the right side. Errors name type and field.
+// It does not know the payload limit in force, nor whether the frame is in place (login first and once).
+func (f *Frame) Validate(fromClient bool) error {
+	if f.Type.name() == "" {
+		return fmt.Errorf("type is %d: not one of version %d", uint8(f.Type), ProtocolVersion)
+	}
+	if err := f.direction(fromClient); err != nil {
+		return err
+	}
+	if err := f.fields(); err != nil {
+		return fmt.Errorf("%s: %w", f.Type, err)
+	}
+	return nil
+}
+
+func (f *Frame) direction(fromClient bool) error {
+	switch f.Type {
+	case TypeLogin, TypeSend, TypePing, TypeBye, TypeAck:
+		if !fromClient {
+			return fmt.Errorf("%s: only clients send this", f.Type)
+		}
+	default:
+		if fromClient {
+			return fmt.Errorf("%s: only servers send this; clients send login, send, ack, ping or bye", f.Type)
+		}
+	}
+	return nil
+}
+
+// fields checks required fields first, so that what is missing is named before what is wrong.
+func (f *Frame) fields() error {
+	var err error
+	switch f.Type {
+	case TypeLogin:
+		err = first(needText("client", f.Client), need("instance", f.Instance), need("attempt", f.Attempt), need("version", uint64(f.Version)))
+	case TypeWelcome:
+		err = first(need("epoch", uint64(f.Epoch)), needText("node", f.Node), need("idle_ms", uint64(f.IdleMS)), need("max_payload", uint64(f.MaxPayload)))
+	case TypeWaiting:
+		err = need("timeout_ms", uint64(f.TimeoutMS))
+	case TypeSend:
+		err = first(needText("to", f.To), need("id", f.ID))
+	case TypeDeliver:
+		err = first(needText("from", f.From), need("instance", f.Instance), need("id", f.ID), need("epoch", uint64(f.Epoch)))
+	case TypeAck:
+		err = first(need("instance", f.Instance), need("id", f.ID))
+	case TypeResult:
+		err = first(need("id", f.ID), need("code", uint64(f.Code)))
+	case TypeKick, TypeGoaway:
+		err = need("code", uint64(f.Code))
+	}
+	if err != nil {
+		return err
+	}
+	if f.Ack > AckClient {
+		return fmt.Errorf("ack is %d: want 0 (none), 1 (owner) or 2 (client)", uint8(f.Ack))
+	}
+	if len(f.Payload) > 0 && f.Type != TypeSend && f.Type != TypeDeliver {
+		return errors.New("payload is not allowed here")
+	}
+	if err := f.ids(); err != nil {
+		return err
+	}
+	return f.sizes()
+}
+
+func (f *Frame) ids() error {
+	for _, id := range [...]struct{ field, id string }{{"client", f.Client}, {"to", f.To}, {"from", f.From}} {
+		if id.id == "" {
+			continue
+		}
+		if err := (ClientID{ID: id.id}).Validate(); err != nil {
+			return fmt.Errorf("%s: %w", id.field, err)
+		}
+	}
+	if f.Tenant == "" {
+		return nil
+	}
+	return ClientID{Tenant: f.Tenant, ID: "x"}.Validate() // says "tenant" itself
+}
+
+func (f *Frame) sizes() error {
+	for _, t := range [...]struct {
+		field string
+		n     int
+		most  int
+	}{{"token", len(f.Token), MaxToken}, {"text", len(f.Text), MaxText}, {"node", len(f.Node), maxNodeName}} {
+		if t.n > t.most {
+			return fmt.Errorf("%s is %d bytes long: at most %d", t.field, t.n, t.most)
+		}
+	}
+	if len(f.Addrs) > maxAddrs {
+		return fmt.Errorf("addrs has %d entries: at most %d", len(f.Addrs), maxAddrs)
+	}
+	for _, a := range f.Addrs {
+		if len(a) > maxAddr {
+			return fmt.Errorf("addrs: an entry of %d bytes: at most %d", len(a), maxAddr)
+		}
+	}
+	return nil
+}
+
+func need(field string, v uint64) error {
+	if v == 0 {
+		return fmt.Errorf("%s is missing", field)
+	}
+	return nil
+}
+
+func needText(field, v string) error {
+	if v == "" {
+		return fmt.Errorf("%s is missing", field)
+	}
+	return nil
+}
+
+// first gives the first error, so that one line names one field.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

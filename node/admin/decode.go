@@ -1,0 +1,252 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"imroute/mesh/wire"
+)
+
+// body reads the request's body as one JSON object into v (a pointer to a struct). No body counts as {}. Whatever is wrong
+// is said with the field's name.
+func (r *request) body(v any) error {
+	limit := int64(2*r.s.cfg.MaxPayload + 64<<10)
+	raw, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return Errorf(StatusTooLarge, "the body is larger than %d bytes", limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Errorf(StatusBadRequest, "the body did not arrive within %v", r.s.cfg.HeaderTimeout)
+	case err != nil:
+		return Errorf(StatusBadRequest, "the body cannot be read: %v", err)
+	}
+	// The deadline that ServeHTTP set has done its work; left in place it would make a long call look abandoned. An error
+	// means that the connection is gone, which the answer will notice.
+	_ = http.NewResponseController(r.w).SetReadDeadline(time.Time{})
+	return decodeJSON(raw, v)
+}
+
+func decodeJSON(raw []byte, v any) error {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return nil
+	}
+	if !utf8.Valid(raw) {
+		return Errorf(StatusBadRequest, "the body is not valid UTF-8").WithHint("send binary payloads as payload_b64")
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return jsonError(err, v)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Errorf(StatusBadRequest, "the body has more than one JSON value")
+	}
+	return nil
+}
+
+// jsonError says in the API's words what encoding/json says in Go's.
+func jsonError(err error, v any) *Error {
+	var typ *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &typ) && typ.Field == "":
+		return Errorf(StatusBadRequest, "the body is a JSON %s: want an object", typ.Value)
+	case errors.As(err, &typ):
+		if n, ok := strings.CutPrefix(typ.Value, "number "); ok {
+			return Errorf(StatusBadRequest, "field %q: %s is not possible: want %s", typ.Field, n, wanted(typ.Type))
+		}
+		return Errorf(StatusBadRequest, "field %q: want %s, not a JSON %s", typ.Field, wanted(typ.Type), typ.Value)
+	case errors.As(err, &syntax):
+		return Errorf(StatusBadRequest, "the body is not valid JSON at byte %d: %s", syntax.Offset, strings.TrimPrefix(err.Error(), "json: "))
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return Errorf(StatusBadRequest, "the body is not valid JSON: it ends too early")
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return Errorf(StatusBadRequest, "field %s is not known here", name).WithHint("%s", known(v))
+	}
+	return Errorf(StatusBadRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Uint32:
+		return "a whole number from 0 to 4294967295"
+	}
+	return "a " + t.Kind().String()
+}
+
+// known lists the fields of a request.
+func known(v any) string {
+	var names []string
+	t := reflect.TypeOf(v).Elem()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return "no fields are known here"
+	}
+	return "known are " + strings.Join(names, ", ")
+}
+
+// query reads the parameters behind "?"; names that are not allowed are refused.
+func (r *request) query(allowed ...string) (url.Values, error) {
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, Errorf(StatusBadRequest, "the query cannot be read: %v", err)
+	}
+	for name, values := range v {
+		if !slices.Contains(allowed, name) {
+			e := Errorf(StatusBadRequest, "parameter %q is not known here", name)
+			if len(allowed) > 0 {
+				_ = e.WithHint("known are %s", strings.Join(allowed, ", "))
+			}
+			return nil, e
+		}
+		if len(values) > 1 {
+			return nil, Errorf(StatusBadRequest, "parameter %q is given twice", name)
+		}
+	}
+	return v, nil
+}
+
+// empty is for endpoints that take neither parameters nor fields.
+func (r *request) empty() error {
+	if _, err := r.query(); err != nil {
+		return err
+	}
+	return r.body(&struct{}{})
+}
+
+func boolParam(v url.Values, name string) (bool, error) {
+	if !v.Has(name) {
+		return false, nil
+	}
+	switch s := v.Get(name); s {
+	case "true", "1", "":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	default:
+		return false, Errorf(StatusBadRequest, "parameter %q is %q: want true or false", name, s)
+	}
+}
+
+func limitParam(v url.Values) (int, error) {
+	if !v.Has("limit") {
+		return DefaultPage, nil
+	}
+	n, err := strconv.Atoi(v.Get("limit"))
+	if err != nil || n < 1 || n > MaxPage {
+		return 0, Errorf(StatusBadRequest, "parameter %q is %q: want a number from 1 to %d", "limit", v.Get("limit"), MaxPage)
+	}
+	return n, nil
+}
+
+func tenantParam(v url.Values) *string {
+	if !v.Has("tenant") {
+		return nil
+	}
+	t := v.Get("tenant")
+	return &t
+}
+
+// clientID checks an id; where says which part of the request it came from.
+func clientID(where, tenant, id string) (wire.ClientID, error) {
+	c := wire.ClientID{Tenant: tenant, ID: id}
+	if err := c.Validate(); err != nil {
+		return c, Errorf(StatusBadRequest, "%s: %v", where, err)
+	}
+	return c, nil
+}
+
+func ttl(s uint32) (time.Duration, error) {
+	d := time.Duration(s) * time.Second
+	if d == 0 {
+		d = DefaultTokenTTL
+	}
+	if d > MaxTokenTTL {
+		return 0, Errorf(StatusBadRequest, "field %q: %d is too long: at most %d", "ttl_seconds", s, int(MaxTokenTTL.Seconds()))
+	}
+	return d, nil
+}
+
+// message checks a SendRequest field by field.
+func (q *SendRequest) message(maxPayload int) (m Message, err error) {
+	if q.To == "" {
+		return m, Errorf(StatusBadRequest, `field "to" is missing`).WithHint("name the client to send to")
+	}
+	if m.To, err = clientID(`field "to"`, q.Tenant, q.To); err != nil {
+		return m, err
+	}
+	if q.From != "" {
+		if _, err = clientID(`field "from"`, q.Tenant, q.From); err != nil {
+			return m, err
+		}
+	}
+	m.From = q.From
+	if m.Payload, err = q.payload(maxPayload); err != nil {
+		return m, err
+	}
+	switch q.Ack {
+	case AckNone:
+		m.Ack = wire.AckNone
+	case AckOwner, "":
+		m.Ack = wire.AckOwner
+	case AckClient:
+		m.Ack = wire.AckClient
+	default:
+		return m, Errorf(StatusBadRequest, "field %q is %q: want %s, %s or %s", "ack", q.Ack, AckNone, AckOwner, AckClient)
+	}
+	m.Timeout = time.Duration(q.TimeoutMS) * time.Millisecond
+	if m.Timeout == 0 {
+		m.Timeout = DefaultSendTimeout
+	}
+	if m.Timeout > MaxSendTimeout {
+		return m, Errorf(StatusBadRequest, "field %q is %d: at most %d", "timeout_ms", q.TimeoutMS, MaxSendTimeout.Milliseconds())
+	}
+	if q.ID == "" {
+		m.ID = wire.MessageID{Instance: wire.NewID(), Counter: 1}
+		return m, nil
+	}
+	if m.ID, err = wire.ParseMessageID(q.ID); err != nil || m.ID.Instance == 0 || m.ID.Counter == 0 {
+		return m, Errorf(StatusBadRequest, "field %q is %q: want sixteen hex digits, a dot and a number, neither of them zero", "id", q.ID)
+	}
+	return m, nil
+}
+
+func (q *SendRequest) payload(limit int) (b []byte, err error) {
+	switch {
+	case q.Payload == nil && q.PayloadB64 == nil:
+		return nil, Errorf(StatusBadRequest, `field "payload" is missing`).WithHint("give the text as payload, or bytes as payload_b64")
+	case q.Payload != nil && q.PayloadB64 != nil:
+		return nil, Errorf(StatusBadRequest, `fields "payload" and "payload_b64" are both given`).WithHint("give one of them")
+	case q.Payload != nil:
+		b = []byte(*q.Payload)
+	default:
+		if b, err = base64.StdEncoding.Strict().DecodeString(*q.PayloadB64); err != nil {
+			return nil, Errorf(StatusBadRequest, `field "payload_b64" is not valid base64: %v`, err).WithHint("standard alphabet, padded with =")
+		}
+	}
+	if len(b) > limit {
+		return nil, Errorf(StatusTooLarge, "the payload has %d bytes: at most %d", len(b), limit)
+	}
+	return b, nil
+}

@@ -1,0 +1,120 @@
+package metrics
+
+import (
+	"math"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imroute/mesh/wire"
+)
+
+// collector reads Sources when asked.
+type collector struct{ metrics []metric }
+
+// metric is one name with a way to read its value or values.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(emit func(v float64, labels ...string))
+}
+
+func newCollector(s Sources) *collector {
+	c := &collector{}
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+
+	c.value(gauge, "imroute_sessions", "Open client sessions of this node.", s.Sessions)
+	c.value(gauge, "imroute_watches", "Event streams that are being read.", s.Watches)
+	c.value(gauge, "imroute_routes", "Live routes in this node's table.", s.Routes)
+	c.value(gauge, "imroute_routes_void", "Void routes in this node's table that are not reclaimed yet.", s.Void)
+	c.value(gauge, "imroute_table_bytes", "Memory of this node's table.", s.TableRAM)
+
+	c.codes("imroute_sends_total", "Messages sent by clients and API of this node, by result.", "result", s.Sends)
+	c.codes("imroute_registrations_total", "Answered registrations of this node, by result.", "result", s.Registrations)
+	c.codes("imroute_logins_total", "Logins at this node, by result.", "result", s.Logins)
+	c.codes("imroute_closes_total", "Sessions of this node that ended, by reason.", "reason", s.Closes)
+	c.codes("imroute_nacks_total", "Messages of peers that this node refused, by reason.", "reason", s.Nacks)
+
+	if s.LaneQueueBytes != nil {
+		c.add(gauge, "imroute_lane_queue_bytes", "Bytes waiting to be sent to a peer or to be acknowledged by it.", "peer",
+			func(emit func(float64, ...string)) {
+				for peer, v := range s.LaneQueueBytes() {
+					emit(v, peer)
+				}
+			})
+	}
+	c.value(gauge, "imroute_peers_up", "Peers with a data connection to this node.", s.PeersUp)
+
+	if s.RaftState != nil {
+		c.add(gauge, "imroute_raft_state", "1 for the Raft state this node is in.", "state",
+			func(emit func(float64, ...string)) {
+				now := s.RaftState()
+				for _, st := range raftStates {
+					v := 0.0
+					if st == now {
+						v = 1
+					}
+					emit(v, st)
+				}
+			})
+	}
+	c.value(gauge, "imroute_raft_term", "Raft's term as this node knows it.", s.Term)
+	c.value(gauge, "imroute_raft_commit_index", "The commit index as this node knows it.", s.CommitIndex)
+	c.value(gauge, "imroute_raft_applied_index", "The last entry that this node's table has applied.", s.Applied)
+	c.value(gauge, "imroute_apply_lag", "Entries committed but not applied yet.", s.ApplyLag)
+
+	c.value(counter, "imroute_takeovers_total", "Logins that took a client over from another node.", s.Takeovers)
+	c.value(gauge, "imroute_lease_left_seconds", "Time left of this node's lease; negative once it is over.", s.LeaseLeft)
+	c.value(counter, "imroute_quiet_seconds_total", "Time this node has spent without a lease.", s.Quiet)
+	c.value(counter, "imroute_refused_grants_total", "Lease renewals that this node refused as leader.", s.RefusedGrants)
+	c.value(counter, "imroute_expiries_total", "Incarnations that this node proposed to end as leader.", s.Expiries)
+	c.value(gauge, "imroute_free_disk_bytes", "Free space where the data folder is.", s.FreeDisk)
+	c.value(gauge, "imroute_store_bytes", "Size of the Raft store.", s.StoreBytes)
+	return c
+}
+
+func (c *collector) add(kind prometheus.ValueType, name, help, label string, read func(emit func(float64, ...string))) {
+	var labels []string
+	if label != "" {
+		labels = []string{label}
+	}
+	c.metrics = append(c.metrics, metric{prometheus.NewDesc(name, help, labels, nil), kind, read})
+}
+
+func (c *collector) value(kind prometheus.ValueType, name, help string, f func() float64) {
+	if f != nil {
+		c.add(kind, name, help, "", func(emit func(float64, ...string)) { emit(f()) })
+	}
+}
+
+func (c *collector) codes(name, help, label string, f func() map[wire.Code]uint64) {
+	if f != nil {
+		c.add(prometheus.CounterValue, name, help, label, func(emit func(float64, ...string)) {
+			for code, n := range f() {
+				emit(float64(n), code.String())
+			}
+		})
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range c.metrics {
+		m.read(func(v float64, labels ...string) {
+			if math.IsNaN(v) {
+				return // a source that does not know
+			}
+			pm, err := prometheus.NewConstMetric(m.desc, m.kind, v, labels...)
+			if err != nil {
+				pm = prometheus.NewInvalidMetric(m.desc, err)
+			}
+			ch <- pm
+		})
+	}
+}

@@ -1,0 +1,90 @@
+package metrics
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"imroute/mesh/wire"
+)
+
+// Sources are where the values come from. Each is called when the metrics are read, possibly by several readers at once;
+// it must not block for long and hand out maps that nobody changes any more. A nil source leaves its metric out.
+type Sources struct {
+	Sessions func() float64 // open sessions of this node's clients
+	Watches  func() float64 // event streams that are read
+	Routes   func() float64 // live rows of the table
+	Void     func() float64 // void rows that are not reclaimed yet
+	TableRAM func() float64 // bytes of the table
+
+	Sends         func() map[wire.Code]uint64 // sends of this node's clients and API, by result
+	Registrations func() map[wire.Code]uint64 // answered registrations: OK, Refused …
+	Logins        func() map[wire.Code]uint64 // logins by OK or the reason of refusal
+	Closes        func() map[wire.Code]uint64 // closed sessions by reason
+	Nacks         func() map[wire.Code]uint64 // messages of peers that this node refused
+
+	LaneQueueBytes func() map[string]float64 // bytes that wait for a peer, by its name
+	PeersUp        func() float64            // peers with a data connection
+
+	RaftState   func() string // follower, candidate, leader, shutdown
+	Term        func() float64
+	CommitIndex func() float64
+	Applied     func() float64 // our own applied index
+	ApplyLag    func() float64 // entries committed and not applied
+
+	Takeovers     func() float64 // logins that took a client over from another node
+	LeaseLeft     func() float64 // seconds; negative once it is over
+	Quiet         func() float64 // seconds spent without a lease since the start
+	RefusedGrants func() float64 // renewals this node refused as leader
+	Expiries      func() float64 // incarnations this node proposed to end as leader
+	FreeDisk      func() float64 // bytes
+	StoreBytes    func() float64 // bytes
+}
+
+// Metrics are the distributions that the node observes. All methods of its fields may be called from many goroutines.
+type Metrics struct {
+	Fsync       prometheus.Observer // seconds of each write to the Raft store, its fsync included
+	Apply       prometheus.Observer // seconds of each batch of entries applied
+	ConfirmTerm prometheus.Observer // seconds of each round that confirmed the leader's term
+	Takeover    prometheus.Observer // seconds a login waited for a former owner to be fenced
+}
+
+// raftStates are all the label values of imroute_raft_state: one of them is 1.
+var raftStates = []string{"follower", "candidate", "leader", "shutdown"}
+
+// NewMetrics registers the node's metrics, and those of the Go runtime and the process, at r, which must be this node's
+// own. It fails if something of the same name is registered already.
+func NewMetrics(r prometheus.Registerer, s Sources) (*Metrics, error) {
+	var err error
+	add := func(c prometheus.Collector) { err = errors.Join(err, r.Register(c)) }
+	histogram := func(name, help string, first float64) prometheus.Observer {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, 16),
+		})
+		add(h)
+		return h
+	}
+	m := &Metrics{
+		Fsync:       histogram("imroute_fsync_seconds", "Time of each write to the Raft store, its fsync included.", 50e-6),
+		Apply:       histogram("imroute_apply_seconds", "Time of each batch of Raft entries applied to the table.", 5e-6),
+		ConfirmTerm: histogram("imroute_confirm_term_seconds", "Time of each round that confirmed the leader's term.", 50e-6),
+		Takeover:    histogram("imroute_takeover_wait_seconds", "Time a login waited until the client's former owner was fenced.", 500e-6),
+	}
+	add(newCollector(s))
+	add(collectors.NewGoCollector())
+	add(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m, err
+}
+
+// Handler serves what g gathers in Prometheus' text formats, a few readers at a time. A metric that cannot be gathered is
+// logged and left out.
+func Handler(g prometheus.Gatherer, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(g, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+	})
+}
