@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+	"imroute/node/client"
+)
+
+func newClientCmd(a *app) *cobra.Command {
+	return group("client", "Be a client: connect, send, make tokens",
+		newClientConnectCmd(a), newClientSendCmd(a), newClientTokenCmd(a))
+}
+
+// loginOptions are shared by the commands that log in as a client.
+type loginOptions struct {
+	*app
+	as, tenant, clientToken string
+
+	refused refusals
+}
+
+// refusals remembers why logins failed: the last reason alone would often be that of a node that is down.
+type refusals struct {
+	mu          sync.Mutex
+	unavailable *wire.Error // what a node said that cannot register anybody at the moment
+}
+
+func (r *refusals) note(s client.State) {
+	if s.Kind != client.Closed {
+		return
+	}
+	switch s.Code {
+	case wire.NoQuorum, wire.Unavailable, wire.NotReady, wire.LeaseLost, wire.LoginTimeout:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.unavailable = &wire.Error{Code: s.Code, Text: s.Text}
+	}
+}
+
+func (r *refusals) get() *wire.Error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unavailable
+}
+
+func (o *loginOptions) flags(c *cobra.Command) {
+	c.Flags().StringVar(&o.as, "as", "", "client id to log in as")
+	c.Flags().StringVar(&o.tenant, "tenant", "", "tenant of the client")
+	c.Flags().StringVar(&o.clientToken, "client-token", "", "login token (default: one made through the admin API, unless the cluster runs in development mode)")
+}
+
+// clientTokenTTL is how long the tokens hold that imctl makes for its own logins; longer sessions get another one.
+const clientTokenTTL = time.Hour
+
+// config finds out where and how to log in: --addr, else IMCTL_CLIENT_ADDR, else the current context, else what the
+// admin API that IMCTL_ADDR names knows.
+func (o *loginOptions) config(ctx context.Context) (client.Config, error) {
+	id, err := clientID(o.tenant, o.as)
+	if err != nil {
+		return client.Config{}, err
+	}
+	cfg := client.Config{Client: id.ID, Tenant: id.Tenant, Token: o.clientToken, DialContext: o.io.DialContext, LoginTimeout: o.timeout, OnState: o.refused.note}
+	if cfg.TLS, err = tlsConfig(o.ca); err != nil {
+		return cfg, err
+	}
+	api, apiErr := o.adminTarget(false)
+	if cfg.Addrs, err = o.clientAddrs(ctx, api, apiErr); err != nil {
+		return cfg, err
+	}
+	if cfg.Token == "" && apiErr == nil && !(api.fromContext && api.context.Dev) {
+		err := o.ownToken(ctx, &cfg, api, id)
+		if err != nil && len(o.addrs) == 0 {
+			return cfg, err
+		} // a cluster that was named by a client address may be another one than the admin API's
+	}
+	return cfg, nil
+}
+
+// clientAddrs finds client addresses.
+func (o *loginOptions) clientAddrs(ctx context.Context, api target, apiErr error) ([]string, error) {
+	if addrs := splitAddrs(o.addrs...); len(addrs) > 0 {
+		for _, addr := range addrs {
+			if err := checkClientAddr(addr); err != nil {
+				return nil, err
+			}
+		}
+		return addrs, nil
+	}
+	if addrs := splitAddrs(o.env("IMCTL_CLIENT_ADDR")); len(addrs) > 0 {
+		return addrs, nil
+	}
+	if api.remembered && len(api.context.Client) > 0 && (apiErr != nil || api.fromContext) {
+		addrs := slices.Clone(api.context.Client)
+		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] }) // nobody asked for an order: spread
+		return addrs, nil
+	}
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	c, err := api.dial(o.app)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	ctx, cancel := o.bounded(ctx)
+	defer cancel()
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return nil, o.adminError(api, err)
+	}
+	var addrs []string
+	for _, n := range nodes {
+		if n.State == admin.StateUp && n.ClientTCP != "" {
+			addrs = append(addrs, n.ClientTCP)
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, fail("no_cluster", "name one with --addr HOST:PORT or ws://HOST:PORT", "no node with a client address is up")
+	}
+	return addrs, nil
+}
+
+func checkClientAddr(addr string) error {
+	host := addr
+	if scheme, rest, ok := strings.Cut(addr, "://"); ok {
+		switch scheme {
+		case "ws", "wss":
+			if rest != "" {
+				return nil // the port may be left out
+			}
+		case "tcp", "tls":
+		default:
+			return usage("\"client\" commands take client addresses: HOST:PORT for TCP, ws://HOST:PORT for WebSocket", "--addr %q: a client address does not begin with %s://", addr, scheme)
+		}
+		host, _, _ = strings.Cut(rest, "/")
+	}
+	if _, port, err := net.SplitHostPort(host); err != nil || port == "" {
+		return usage("\"client\" commands take client addresses: HOST:PORT for TCP, ws://HOST:PORT for WebSocket", "--addr %q: want HOST:PORT", addr)
+	}
+	return nil
+}
+
+// ownToken has the cluster sign a token. A cluster that needs none, or whose keys are somebody else's, is no error here:
+// the login will tell.
+func (o *loginOptions) ownToken(ctx context.Context, cfg *client.Config, api target, id wire.ClientID) error {
+	mint := func(ctx context.Context) (string, error) {
+		c, err := api.dial(o.app)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		t, err := c.ClientToken(ctx, id, clientTokenTTL)
+		return t.Token, err
+	}
+	first, cancel := o.bounded(ctx)
+	defer cancel()
+	token, err := mint(first)
+	switch {
+	case err == nil:
+	case admin.IsConflict(err):
+		return nil // development mode, or keys of their own
+	default:
+		return o.adminError(api, err)
+	}
+	unused := make(chan string, 1) // the one that is there, then a new one for each login
+	unused <- token
+	cfg.TokenSource = func(ctx context.Context) (string, error) {
+		select {
+		case t := <-unused:
+			return t, nil
+		default:
+			return mint(ctx)
+		}
+	}
+	return nil
+}
+
+// loginError explains why a login failed.
+func (o *loginOptions) loginError(cfg client.Config, err error) error {
+	where := strings.Join(cfg.Addrs, ", ")
+	if w := o.refused.get(); w != nil {
+		f := codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": "+w.Error(), "start enough voters to have a majority: see \""+o.program()+" cluster status\"")
+		f.cause = w
+		return f
+	}
+	w, ok := asWire(err)
+	if !ok {
+		f := asFailure(err, o.timeout.String())
+		f.text = "cannot log in as " + o.as + " at " + where + ": " + err.Error()
+		if f.code == "timeout" || f.hint == "" {
+			f.hint = o.staleHint(cfg)
+		}
+		return f
+	}
+	f := codeError(w.Code, w.Text, "")
+	f.text = "cannot log in as " + o.as + " at " + where + ": " + f.text
+	switch w.Code {
+	case wire.BadToken, wire.TokenExpired:
+		f.hint = "give a token with --client-token (\"" + o.program() + " client token " + o.as + "\" makes one)"
+	case wire.AlreadyOnline:
+		f.hint = "this cluster refuses a second login under one id: \"" + o.program() + " route kick " + o.as + "\" ends the first"
+	case wire.ConnectionLost, wire.Timeout, wire.LoginTimeout:
+		f.hint = o.staleHint(cfg)
+	}
+	return f
+}
+
+func (o *loginOptions) staleHint(cfg client.Config) string {
+	if c, ok, err := o.currentContext(); err == nil && ok && len(o.addrs) == 0 && len(c.Client) > 0 && slices.Contains(c.Client, cfg.Addrs[0]) {
+		return "is the cluster " + c.Name + " still running? what is remembered stands in " + o.contextPath() + "\n\"" +
+			o.program() + " context clear\" forgets it, --addr names another one"
+	}
+	return "is the node running? name others with --addr"
+}

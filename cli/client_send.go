@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imroute/mesh/wire"
+	"imroute/node/client"
+)
+
+type clientSendOptions struct {
+	loginOptions
+	to, ack string
+}
+
+func newClientSendCmd(a *app) *cobra.Command {
+	o := &clientSendOptions{loginOptions: loginOptions{app: a}}
+	c := &cobra.Command{
+		Use: "send --to CLIENT TEXT|-", Short: "Log in, send one message and say how it ended",
+		Long: "Send logs in, sends one message (\"-\": what it reads from its input) and prints the result, the owner of the\n" +
+			"recipient and the round trip. It exits with 0 if the message was delivered (with --ack none: taken), with 3 if\n" +
+			"the recipient is offline, with 4 if the cluster is unavailable, and with 1 otherwise.",
+		Args: args(1, "TEXT"),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
+	}
+	o.flags(c)
+	c.Flags().StringVar(&o.to, "to", "", "client id of the recipient")
+	c.Flags().StringVar(&o.ack, "ack", "owner", "what to wait for: none, owner (written to the recipient's connection) or client (acknowledged by the recipient)")
+	_ = c.MarkFlagRequired("to")                                                                                                             // the flag exists
+	_ = c.RegisterFlagCompletionFunc("ack", cobra.FixedCompletions([]string{"none", "owner", "client"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	_ = c.RegisterFlagCompletionFunc("to", a.completeClients(1))                                                                             // the flag exists
+	return c
+}
+
+// sendOutput is the JSON of a sent message.
+type sendOutput struct {
+	Result string    `json:"result"`
+	Code   wire.Code `json:"code"`
+	Owner  string    `json:"owner"`
+	RTTUS  int64     `json:"rtt_us"`
+	ID     string    `json:"id"`
+	Text   string    `json:"text,omitempty"`
+}
+
+func (o *clientSendOptions) run(ctx context.Context, text string) error {
+	ack, err := parseAck(o.ack)
+	if err != nil {
+		return err
+	}
+	if _, err := clientID(o.tenant, o.to); err != nil {
+		return err
+	}
+	payload := []byte(text)
+	if text == "-" {
+		if payload, err = withContext(ctx, o.readInput); err != nil {
+			return err
+		}
+	}
+	if o.as == "" {
+		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))
+	}
+	cfg, err := o.config(ctx)
+	if err != nil {
+		return err
+	}
+	login, cancel := o.bounded(ctx)
+	defer cancel()
+	c, err := client.Dial(login, cfg)
+	if err != nil {
+		if interrupted(ctx) {
+			return errInterrupted
+		}
+		err = o.loginError(cfg, err)
+		if f := asFailure(err, ""); f.exit == ExitNoQuorum && o.asJSON() { // that is a result, too
+			if err := o.printJSON(sendOutput{Result: wire.Unavailable.String(), Code: wire.Unavailable, Text: f.text}); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	// The message has its own time-out; the context is only a net below it.
+	sending, cancelSending := context.WithTimeout(ctx, o.timeout+time.Second)
+	defer cancelSending()
+	r, sendErr := c.Send(sending, o.to, payload, client.WithAck(ack), client.WithTimeout(o.timeout))
+	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancelClose()
+	if err := c.Close(closing); err != nil && ack == wire.AckNone && sendErr == nil {
+		return fail("unknown", "ask for an answer with --ack owner", "the message may not have been written: %w", err)
+	}
+	return o.show(r, sendErr)
+}
+
+// readInput reads the payload, up to the largest that any node takes.
+func (o *clientSendOptions) readInput() ([]byte, error) {
+	const most = 16 << 20
+	b, err := io.ReadAll(io.LimitReader(o.io.In, most+1))
+	if err != nil {
+		return nil, fail("input", "", "cannot read the message: %w", err)
+	}
+	if len(b) > most {
+		return nil, fail("too_large", "", "the message is larger than %d MiB", most>>20)
+	}
+	return b, nil
+}
+
+func (o *clientSendOptions) show(r client.Result, err error) error {
+	if w, ok := asWire(err); ok && (r.Code == wire.None || r.Code != w.Code) {
+		r.Code, r.Text = w.Code, w.Text
+	} else if err != nil && !ok {
+		return err
+	}
+	if r.Code == wire.None && err == nil { // ack=none: taken
+		r.Code = wire.Accepted
+	}
+	if o.asJSON() {
+		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.RTT.Microseconds(), r.ID.String(), r.Text}); err != nil {
+			return err
+		}
+	} else {
+		line := r.Code.String()
+		if r.Owner != "" {
+			line += "  owner " + r.Owner
+		}
+		if r.RTT > 0 {
+			line += "  rtt " + short(r.RTT)
+		}
+		if err := o.printf("%s  id %s\n", printable(line), r.ID); err != nil {
+			return err
+		}
+	}
+	switch r.Code {
+	case wire.Delivered, wire.Accepted:
+		return nil
+	case wire.Offline:
+		return codeError(r.Code, o.to+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+o.to+"\"")
+	case wire.Unavailable, wire.NoQuorum:
+		return codeError(r.Code, r.Text, "nothing was decided: see \""+o.program()+" cluster status\" and try again")
+	case wire.Timeout, wire.Unknown:
+		return codeError(r.Code, r.Text, "the outcome is not known: the message may have arrived or may still arrive")
+	}
+	return codeError(r.Code, r.Text, "")
+}
+
+func parseAck(s string) (wire.AckMode, error) {
+	switch s {
+	case "none":
+		return wire.AckNone, nil
+	case "owner":
+		return wire.AckOwner, nil
+	case "client":
+		return wire.AckClient, nil
+	}
+	return 0, usage("", "--ack %q: want none, owner or client", s)
+}
+
+// asWire finds the code in an error of the SDK.
+func asWire(err error) (*wire.Error, bool) {
+	var w *wire.Error
+	ok := errors.As(err, &w)
+	return w, ok
+}

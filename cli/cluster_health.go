@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"imroute/node/admin"
+)
+
+func newClusterHealthCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "health", Short: "Say in one word whether the cluster is well", Args: args(0),
+		Long: "Health prints ok, degraded or no_quorum and what is wrong; the exit codes are 0, 2 and 4.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runClusterHealth(cmd.Context()) },
+	}
+}
+
+func (a *app) runClusterHealth(ctx context.Context) error {
+	return a.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
+		s, err := c.ClusterStatus(ctx)
+		if err != nil {
+			return err
+		}
+		if a.asJSON() {
+			problems := s.Problems
+			if problems == nil {
+				problems = []string{}
+			}
+			if err := a.printJSON(map[string]any{"health": s.Health, "problems": problems}); err != nil {
+				return err
+			}
+			return healthExit(s.Health)
+		}
+		if err := a.printf("%s\n", printable(s.Health)); err != nil {
+			return err
+		}
+		for _, p := range s.Problems {
+			if err := a.printf("problem: %s\n", printable(p)); err != nil {
+				return err
+			}
+		}
+		return healthExit(s.Health)
+	})
+}

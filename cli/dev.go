@@ -1,0 +1,443 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+)
+
+type devOptions struct {
+	*app
+	nodes     int
+	data      string
+	portBase  int
+	restart   bool
+	noContext bool
+	logLevel  string
+}
+
+const (
+	devMaxNodes   = 15
+	devReadyWait  = 60 * time.Second // for all nodes together
+	devStopWait   = 10 * time.Second // then they are killed
+	devPoll       = 50 * time.Millisecond
+	devRestart    = time.Second // pause before a node that died is started again
+	devClusterTag = "cluster.json"
+)
+
+func newDevCmd(a *app) *cobra.Command {
+	o := &devOptions{app: a}
+	c := &cobra.Command{
+		Use: "dev", Short: "Run a whole cluster on this machine, to try it out and to develop against",
+		Long: "Dev starts a cluster of real node processes on loopback in development mode (no tokens), waits until they are\n" +
+			"ready, prints what to try next and shows their logs. Ctrl-C stops everything and removes the data, unless\n--data names a folder to keep it in. A second Ctrl-C kills at once.",
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.Flags().Changed("nodes")) },
+	}
+	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes")
+	c.Flags().StringVar(&o.data, "data", "", "keep the data in this folder, and start from what is there")
+	c.Flags().IntVar(&o.portBase, "port-base", 7900, "first port of the first node; taken ports are replaced by free ones")
+	c.Flags().BoolVar(&o.restart, "restart", false, "start nodes again that die")
+	c.Flags().BoolVar(&o.noContext, "no-context", false, "do not remember this cluster as the current one")
+	c.Flags().StringVar(&o.logLevel, "log-level", "info", "log level of the nodes")
+	return c
+}
+
+// devNode is one node as cluster.json has it.
+type devNode struct {
+	Name string `json:"name"`
+	PID  int    `json:"pid"`
+	wire.Addrs
+}
+
+// devCluster is cluster.json.
+type devCluster struct {
+	Nodes []devNode `json:"nodes"`
+	Data  string    `json:"data"`
+}
+
+// dev is a running "imctl dev". It belongs to the goroutine of run.
+type dev struct {
+	*devOptions
+	plan     []devPlan
+	cluster  devCluster
+	children []*child // by number of the node; nil before its start
+	died     chan int // numbers of nodes whose process ended
+	logs     *logMux
+	watchers sync.WaitGroup
+	token    string // file with the join token
+}
+
+func (o *devOptions) run(ctx context.Context, nodesGiven bool) (err error) {
+	if o.nodes < 1 || o.nodes > devMaxNodes {
+		return usage("", "--nodes %d: want 1 to %d", o.nodes, devMaxNodes)
+	}
+	if o.portBase < 1 || o.portBase+portStep*o.nodes > 65535 {
+		return usage("", "--port-base %d: want 1 to %d", o.portBase, 65535-portStep*o.nodes)
+	}
+	if o.io.Executable == "" {
+		return fail("dev", "", "the program's own file is not known, so it cannot start nodes")
+	}
+	data, cleanup, err := o.folder()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := cleanup(); e != nil && err == nil {
+			err = e
+		}
+	}()
+	ports := newPortPicker()
+	defer ports.close()
+	plan, err := planDev(data, o.nodes, nodesGiven, o.portBase, ports)
+	if err != nil {
+		return err
+	}
+	d := &dev{
+		devOptions: o, plan: plan, cluster: devCluster{Data: data, Nodes: make([]devNode, len(plan))},
+		children: make([]*child, len(plan)), died: make(chan int, len(plan)),
+		logs: newLogMux(o.io.Err, o.colour(o.io.ErrTTY)),
+	}
+	for i, p := range plan {
+		d.cluster.Nodes[i] = devNode{Name: p.name, Addrs: p.addrs}
+	}
+	defer func() {
+		if e := d.stop(); e != nil && err == nil {
+			err = e
+		}
+	}()
+	if err := d.start(ctx); err != nil {
+		if interrupted(ctx) {
+			return nil
+		}
+		return err
+	}
+	if err := d.announce(ctx); err != nil {
+		return err
+	}
+	return d.watch(ctx)
+}
+
+// folder returns the absolute data folder, locked against a second "imctl dev". cleanup gives it back and removes it if
+// it is temporary.
+func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
+	temporary := o.data == ""
+	if temporary {
+		dir, err = os.MkdirTemp("", "imctl-dev-")
+	} else {
+		dir = absolute(o.data)
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return "", nil, fail("data", "name another folder with --data", "cannot make the data folder: %w", err)
+	}
+	unlock, err := lockFile(filepath.Join(dir, "dev.lock"), 0)
+	if errors.Is(err, errLocked) {
+		return "", nil, fail("data_locked", "stop that one, or name another folder with --data", "another \"imctl dev\" runs on %s", dir)
+	}
+	if err != nil {
+		return "", nil, fail("data", "name another folder with --data", "cannot lock the data folder: %w", err)
+	}
+	return dir, func() error {
+		unlock()
+		if !temporary {
+			return nil
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fail("data", "remove it by hand", "cannot remove the temporary data: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+// start brings up the nodes that have state at once (they may need each other for a quorum), or else the first one as the
+// founder; then all others join.
+func (d *dev) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, devReadyWait, fmt.Errorf("the nodes were not ready within %s", devReadyWait))
+	defer cancel()
+	var later []int
+	for i, p := range d.plan {
+		if !p.old && i > 0 {
+			later = append(later, i)
+			continue
+		}
+		if err := d.launch(i); err != nil {
+			return err
+		}
+	}
+	for i, c := range d.children {
+		if c != nil {
+			if err := d.waitReady(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	if len(later) > 0 {
+		if err := d.makeToken(ctx); err != nil {
+			return err
+		}
+		defer os.Remove(d.token) // nodes that were started have read it
+	}
+	for _, i := range later {
+		if err := d.launch(i); err != nil {
+			return err
+		}
+	}
+	for _, i := range later {
+		if err := d.waitReady(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := d.waitVoters(ctx); err != nil {
+		return err
+	}
+	return d.save()
+}
+
+// waitVoters waits until the cluster can lose a node: whoever is told to kill one must not find that it was the only
+// voter.
+func (d *dev) waitVoters(ctx context.Context) error {
+	if len(d.plan) < 3 {
+		return nil
+	}
+	c, err := admin.NewClient(admin.ClientConfig{Addrs: []string{d.plan[0].addrs.Admin}, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		s, err := c.ClusterStatus(ctx)
+		if err == nil && s.Voters >= min(3, s.Settings.TargetVoters) && int(s.NodesUp) >= len(d.plan) {
+			return nil
+		}
+		if err := pause(ctx, devPoll); err != nil {
+			return fmt.Errorf("%w: the cluster has %d voters, %d nodes are up", context.Cause(ctx), s.Voters, s.NodesUp)
+		}
+	}
+}
+
+// makeToken asks the first node for a join token. It goes into a file: a command line can be read by everybody.
+func (d *dev) makeToken(ctx context.Context) error {
+	c, err := admin.NewClient(admin.ClientConfig{Addrs: []string{d.plan[0].addrs.Admin}})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var t admin.JoinToken
+	for {
+		if t, err = c.CreateToken(ctx, time.Hour); err == nil || !admin.IsUnavailable(err) {
+			break
+		}
+		if err := pause(ctx, devPoll); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make a join token: %w", err)
+	}
+	d.token = filepath.Join(d.cluster.Data, "join.token")
+	return writeFileAtomic(d.token, []byte(t.Token+"\n"), 0o600)
+}
+
+// waitReady asks a node until it is ready, its process ended, or ctx did.
+func (d *dev) waitReady(ctx context.Context, i int) error {
+	c, err := admin.NewClient(admin.ClientConfig{Addrs: []string{d.plan[i].addrs.Admin}, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var last []string
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		r, err := c.Ready(try)
+		cancel()
+		if err == nil && r.Ready {
+			return nil
+		}
+		if err == nil {
+			last = r.Reasons
+		}
+		select {
+		case <-d.children[i].exited:
+			return fail("node_died", "its log above says why", "%s ended before it was ready: %s", d.plan[i].name, d.children[i].reason())
+		case <-ctx.Done():
+			cause := context.Cause(ctx)
+			if len(last) > 0 && !errors.Is(cause, errInterrupted) {
+				cause = fmt.Errorf("%w: %s says %q", cause, d.plan[i].name, last)
+			}
+			return cause
+		case <-time.After(devPoll):
+		}
+	}
+}
+
+// save writes cluster.json and the context.
+func (d *dev) save() error {
+	if err := d.writeCluster(); err != nil {
+		return err
+	}
+	if d.noContext || d.contextPath() == "" {
+		return nil
+	}
+	c := clusterContext{Name: "dev", Dev: true, Data: d.cluster.Data}
+	for _, n := range d.cluster.Nodes {
+		c.Admin = append(c.Admin, n.Admin)
+		c.Client = append(c.Client, n.ClientTCP)
+	}
+	return d.updateContext(func(f *contextFile) error {
+		f.forget(c.Name) // the last one is gone: its addresses must not mix with these
+		f.merge(c)
+		return nil
+	})
+}
+
+func (d *dev) writeCluster() error {
+	b, err := encodeCluster(d.cluster)
+	if err != nil {
+		return err
+	}
+	if err := writeFileAtomic(filepath.Join(d.cluster.Data, devClusterTag), b, 0o600); err != nil {
+		return fail("data", "", "cannot write %s: %w", devClusterTag, err)
+	}
+	return nil
+}
+
+// watch reports nodes that die until a signal comes or none is left.
+func (d *dev) watch(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case i := <-d.died:
+			d.logs.say("%s ended: %s", d.plan[i].name, d.children[i].reason())
+			if !d.restart {
+				d.logs.say("start it again with: %s", d.restartCommand(i))
+				if d.alive() == 0 {
+					return fail("nodes_died", "", "no node is left")
+				}
+				continue
+			}
+			if err := pause(ctx, devRestart); err != nil {
+				return nil
+			}
+			if err := d.launch(i); err != nil {
+				return err
+			}
+			if err := d.writeCluster(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (d *dev) alive() int {
+	n := 0
+	for _, c := range d.children {
+		if c != nil && c.running() {
+			n++
+		}
+	}
+	return n
+}
+
+// stop ends all nodes: in order first, by force after devStopWait or at the second signal. The context is only cleared of
+// a cluster whose data is gone.
+func (d *dev) stop() error {
+	for _, c := range d.children {
+		if c != nil {
+			c.terminate()
+		}
+	}
+	timer := time.NewTimer(devStopWait)
+	defer timer.Stop()
+	force, late := (<-chan struct{})(d.force), timer.C
+	for _, c := range d.children {
+		for c != nil && c.running() {
+			select {
+			case <-c.exited:
+			case <-force:
+				force = nil
+				d.killAll()
+			case <-late:
+				late = nil
+				d.logs.say("some nodes did not end within %s: killing them", devStopWait)
+				d.killAll()
+			}
+		}
+	}
+	d.watchers.Wait()
+	if d.data != "" || d.noContext || d.contextPath() == "" {
+		return nil
+	}
+	return d.updateContext(func(f *contextFile) error {
+		if i := f.find("dev"); i >= 0 && f.Contexts[i].Data == d.cluster.Data {
+			f.forget("dev")
+		}
+		return nil
+	})
+}
+
+func (d *dev) killAll() {
+	for _, c := range d.children {
+		if c != nil {
+			c.kill()
+		}
+	}
+}
+
+// launch starts the process of node i.
+func (d *dev) launch(i int) error {
+	out := d.logs.prefixed(d.plan[i].name)
+	c, err := startChild(d.io.Executable, d.nodeArgs(i), out)
+	if err != nil {
+		return fail("dev", "", "cannot start %s: %w", d.plan[i].name, err)
+	}
+	d.children[i] = c
+	d.cluster.Nodes[i].PID = c.pid
+	d.watchers.Go(func() {
+		<-c.exited
+		if closer, ok := out.(io.Closer); ok {
+			_ = closer.Close() // flushes the last, unfinished line; it cannot fail
+		}
+		d.died <- i // as much room as nodes, and a node is started again only after this was read
+	})
+	return nil
+}
+
+// nodeArgs are the arguments that node i is started with.
+func (d *dev) nodeArgs(i int) []string {
+	p := d.plan[i]
+	a := append([]string{"node", "start", "--no-context", "--parent-pipe", "--log-level", d.logLevel}, d.placeArgs(i)...)
+	switch {
+	case p.old:
+		for j, o := range d.plan { // where the others are now, in case their ports are new
+			if j != i && o.old {
+				a = append(a, "--join", o.addrs.Mesh)
+			}
+		}
+	case i == 0:
+		a = append(a, "--bootstrap")
+	default:
+		a = append(a, "--join", d.plan[0].addrs.Mesh, "--token-file", d.token)
+	}
+	return a
+}
+
+// placeArgs say who and where node i is.
+func (d *dev) placeArgs(i int) []string {
+	p := d.plan[i]
+	return []string{
+		"--dev", "--name", p.name, "--data", filepath.Join(d.cluster.Data, p.name),
+		"--mesh", p.addrs.Mesh, "--client", p.addrs.ClientTCP, "--client-ws", p.addrs.ClientWS, "--admin", p.addrs.Admin,
+	}
+}

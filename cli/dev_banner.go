@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// announce tells where the nodes listen and what to try next.
+func (d *dev) announce(context.Context) error {
+	if d.asJSON() {
+		return d.printLine(d.cluster)
+	}
+	t := newTable("NODE", "PID", "MESH", "CLIENT", "WEBSOCKET", "ADMIN")
+	for _, n := range d.cluster.Nodes {
+		t.row(n.Name, n.PID, n.Mesh, n.ClientTCP, "ws://"+n.ClientWS+"/v1/ws", n.Admin)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s ready. Data: %s", plural(len(d.cluster.Nodes), "node is", "nodes are"), d.cluster.Data)
+	if d.data == "" {
+		b.WriteString(" (removed at the end)")
+	}
+	b.WriteString("\n\n")
+	if err := t.write(&b); err != nil {
+		return err
+	}
+	b.WriteString("\nTry in other terminals:\n")
+	for _, c := range d.suggestions() {
+		fmt.Fprintf(&b, "  %s\n", c)
+	}
+	last := len(d.cluster.Nodes) - 1
+	fmt.Fprintf(&b, "\nKill a node and see its clients move:  kill -9 %d   (%s)\n", d.cluster.Nodes[last].PID, d.cluster.Nodes[last].Name)
+	b.WriteString("Ctrl-C stops everything.\n\n")
+	return d.printf("%s", b.String())
+}
+
+// suggestions are commands that work when pasted.
+func (d *dev) suggestions() []string {
+	p, admin, first, last := d.program(), "", "", ""
+	n := d.cluster.Nodes
+	if d.noContext || d.contextPath() == "" { // nothing is remembered: name the nodes
+		admin = " --addr " + n[0].Admin
+		first, last = " --addr "+n[0].ClientTCP, " --addr "+n[len(n)-1].ClientTCP
+	}
+	return []string{
+		p + " client connect --as bob" + last,
+		p + " client send --as alice --to bob --ack client \"hello\"" + first,
+		p + " route get bob" + admin,
+		p + " node list" + admin,
+		p + " cluster status" + admin,
+	}
+}
+
+// restartCommand starts node i again by hand.
+func (d *dev) restartCommand(i int) string {
+	args := append([]string{"node", "start"}, d.placeArgs(i)...)
+	for j, a := range args {
+		if strings.ContainsAny(a, " \t'\"$\\") {
+			args[j] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return d.program() + " " + strings.Join(args, " ")
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

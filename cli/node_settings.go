@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// nodeSettings is what a node can be told, by flags or in a file whose keys are the flags' names. Zero values leave the
+// default to package node.
+type nodeSettings struct {
+	name, data    string
+	bootstrap     bool
+	join          []string
+	joinToken     string
+	joinTokenFile string
+	nonVoter, dev bool
+
+	mesh, clientTCP, clientWS, admin                                     string // where to listen
+	advertise                                                            string // host for all four
+	advertiseMesh, advertiseClientTCP, advertiseClientWS, advertiseAdmin string
+
+	adminCert, adminKey   string
+	adminNodeCert         bool
+	clientCert, clientKey string
+	clientKeys            string
+	duplicate             string
+	voters                uint32
+
+	heartbeat, election, lease, margin, renew, quiet time.Duration
+	idle                                             time.Duration
+	maxPayload, maxSessions, loginRate, lanes        int
+	anyOrigin                                        bool
+
+	logLevel, logFormat string
+}
+
+// notInFile are flags of "node start" that make no sense in its configuration file.
+var notInFile = map[string]bool{"config": true, "no-context": true, "parent-pipe": true, "help": true}
+
+func (s *nodeSettings) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.name, "name", "", "the node's name, unique in the cluster (needed at the first start)")
+	f.StringVar(&s.data, "data", "", "data folder")
+	f.BoolVar(&s.bootstrap, "bootstrap", false, "found a new cluster")
+	f.StringSliceVar(&s.join, "join", nil, "join the cluster of these nodes (mesh addresses)")
+	f.StringVar(&s.joinToken, "token", "", "join token")
+	f.StringVar(&s.joinTokenFile, "token-file", "", "file that holds the join token")
+	f.BoolVar(&s.nonVoter, "non-voter", false, "never become a voter without being told to")
+	f.BoolVar(&s.dev, "dev", false, "development mode: no tokens for clients and operators, loopback only")
+
+	f.StringVar(&s.mesh, "mesh", "", "listen for peers here, UDP (default \""+defaultBinds.Mesh+"\", or free ports if that is taken)")
+	f.StringVar(&s.clientTCP, "client", "", "listen for clients here, TCP (default \""+defaultBinds.ClientTCP+"\")")
+	f.StringVar(&s.clientTCP, "client-tcp", "", "same as --client")
+	f.StringVar(&s.clientWS, "client-ws", "", "listen for WebSocket clients here (default \""+defaultBinds.ClientWS+"\")")
+	f.StringVar(&s.admin, "admin", "", "listen for the admin API here (default \""+defaultBinds.Admin+"\")")
+	_ = f.MarkHidden("client-tcp") // the flag exists
+	f.StringVar(&s.advertise, "advertise", "", "host that others dial instead of the ones listened on")
+	f.StringVar(&s.advertiseMesh, "advertise-mesh", "", "host or host:port for peers")
+	f.StringVar(&s.advertiseClientTCP, "advertise-client-tcp", "", "host or host:port for clients")
+	f.StringVar(&s.advertiseClientWS, "advertise-client-ws", "", "host or host:port for WebSocket clients")
+	f.StringVar(&s.advertiseAdmin, "advertise-admin", "", "host or host:port for the admin API")
+
+	f.StringVar(&s.adminCert, "admin-cert", "", "certificate of the admin API (PEM)")
+	f.StringVar(&s.adminKey, "admin-key", "", "key of the admin API (PEM)")
+	f.BoolVar(&s.adminNodeCert, "admin-node-cert", false, "use the node's own certificate for the admin API")
+	f.StringVar(&s.clientCert, "client-cert", "", "certificate for clients (PEM); without one clients are not encrypted")
+	f.StringVar(&s.clientKey, "client-key", "", "key for clients (PEM)")
+	f.StringVar(&s.clientKeys, "client-keys", "", "file with the keys that check login tokens (default: the cluster's own)")
+	f.StringVar(&s.duplicate, "duplicate-login", "", "what a second login under one id does, replace or reject; only with --bootstrap")
+	f.Uint32Var(&s.voters, "target-voters", 0, "promote joiners up to this many voters; only with --bootstrap (default 3)")
+
+	f.DurationVar(&s.heartbeat, "heartbeat", 0, "Raft heartbeat (default 500ms)")
+	f.DurationVar(&s.election, "election", 0, "Raft election time-out (default 500ms)")
+	f.DurationVar(&s.lease, "lease", 0, "how long a node's right to deliver lasts (default 4s)")
+	f.DurationVar(&s.margin, "margin", 0, "by which holder and leader of a lease each err to the safe side (default 250ms)")
+	f.DurationVar(&s.renew, "renew", 0, "time between two renewals of the lease (default 500ms)")
+	f.DurationVar(&s.quiet, "quiet", 0, "after this long without a lease clients are sent elsewhere (default 10s)")
+	f.DurationVar(&s.idle, "idle", 0, "a client that is silent for this long is gone (default 30s)")
+	f.IntVar(&s.maxPayload, "max-payload", 0, "largest message in bytes (default 1048576)")
+	f.IntVar(&s.maxSessions, "max-sessions", 0, "most clients on this node (default 100000)")
+	f.IntVar(&s.loginRate, "login-rate", 0, "most logins a second (default: no limit)")
+	f.IntVar(&s.lanes, "lanes", 0, "ordered streams to each peer (default 4)")
+	f.BoolVar(&s.anyOrigin, "any-origin", false, "let web pages of any origin connect over WebSocket")
+
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
+}
+
+// explicitBinds tells whether the operator chose any address to listen on.
+func (s *nodeSettings) explicitBinds() bool {
+	return s.mesh != "" || s.clientTCP != "" || s.clientWS != "" || s.admin != ""
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"imroute/mesh/wire"
+)
+
+// portPicker chooses addresses to listen on that are free at this moment and that it has not given out before.
+type portPicker struct {
+	free   func(network, addr string) bool
+	given  map[string]bool
+	wanted map[string]bool // kept for those who prefer them: no substitute for somebody else's
+
+	// reserve keeps an address from other processes that choose at the same moment. nil: nobody else chooses.
+	reserve func(network, addr string) bool
+	held    []func()
+}
+
+// newPortPicker reserves what it gives out, by locks that end with close or the process.
+func newPortPicker() *portPicker {
+	p := &portPicker{free: canListen, given: map[string]bool{}, wanted: map[string]bool{}}
+	p.reserve = func(network, addr string) bool {
+		_, port, _ := net.SplitHostPort(addr) // it was put together here
+		unlock, err := lockFile(filepath.Join(os.TempDir(), fmt.Sprintf("imctl-%d-%s-%s.lock", os.Getuid(), network, port)), 0)
+		if err == nil {
+			p.held = append(p.held, unlock)
+		}
+		return !errors.Is(err, errLocked) // no place for a lock: then there is none
+	}
+	return p
+}
+
+// close gives back what was reserved.
+func (p *portPicker) close() {
+	for _, unlock := range p.held {
+		unlock()
+	}
+	p.held = nil
+}
+
+// want keeps a node's preferred addresses for it.
+func (p *portPicker) want(a wire.Addrs) {
+	p.wanted["udp"+a.Mesh], p.wanted["tcp"+a.ClientTCP], p.wanted["tcp"+a.ClientWS], p.wanted["tcp"+a.Admin] = true, true, true, true
+}
+
+// canListen tries it. Between this and the real listening somebody else may come first; then that fails with a clear
+// message.
+func canListen(network, addr string) bool {
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+// one returns want if it is free, else a nearby free address above it, else any free one.
+func (p *portPicker) one(network, want string, step int) (string, error) {
+	host, portText, err := net.SplitHostPort(want)
+	if err != nil {
+		return "", err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil || port < 1 || port > 65535 {
+		return "", fmt.Errorf("port %q: want 1 to 65535", portText)
+	}
+	const tries = 100
+	for i := 0; i < tries && port+i*step <= 65535; i++ {
+		addr := net.JoinHostPort(host, strconv.Itoa(port+i*step))
+		key := network + addr
+		if !p.given[key] && (i == 0 || !p.wanted[key]) && p.free(network, addr) && (p.reserve == nil || p.reserve(network, addr)) {
+			p.given[key] = true
+			return addr, nil
+		}
+	}
+	return "", fmt.Errorf("no free port near %s", want)
+}
+
+// node returns addresses for the four listeners of a node: those wanted as far as they are free.
+func (p *portPicker) node(want wire.Addrs) (wire.Addrs, error) {
+	var got wire.Addrs
+	for _, l := range []struct {
+		network, want string
+		got           *string
+	}{{"udp", want.Mesh, &got.Mesh}, {"tcp", want.ClientTCP, &got.ClientTCP}, {"tcp", want.ClientWS, &got.ClientWS}, {"tcp", want.Admin, &got.Admin}} {
+		addr, err := p.one(l.network, l.want, portStep)
+		if err != nil {
+			return got, err
+		}
+		*l.got = addr
+	}
+	return got, nil
+}
+
+// portStep is the distance between the ports of two nodes on one machine: their last digits say what they are for.
+const portStep = 10
+
+// preferredAddrs are the addresses of the n-th node (from 0) on this machine.
+func preferredAddrs(base, n int) wire.Addrs {
+	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+portStep*n+i)) }
+	return wire.Addrs{Mesh: at(0), ClientTCP: at(1), ClientWS: at(2), Admin: at(3)}
+}
+
+// listenFile remembers in a data folder where a node listened that was not told where to.
+const listenFile = "listen.json"
+
+// chooseBinds gives a node that was not told where to listen the addresses it had the last time, else the default ones,
+// else free ones.
+func chooseBinds(s *nodeSettings, p *portPicker) error {
+	want := defaultBinds
+	if b, err := os.ReadFile(filepath.Join(s.data, listenFile)); err == nil { // otherwise there is nothing to prefer
+		var had wire.Addrs
+		if json.Unmarshal(b, &had) == nil && had.Mesh != "" && had.ClientTCP != "" && had.ClientWS != "" && had.Admin != "" {
+			want = had
+		}
+	}
+	got, err := p.node(want)
+	if err != nil {
+		return fail("ports", "say where to listen with --mesh, --client, --client-ws and --admin", "%w", err)
+	}
+	s.mesh, s.clientTCP, s.clientWS, s.admin = got.Mesh, got.ClientTCP, got.ClientWS, got.Admin
+	return nil
+}
+
+// rememberBinds writes what chooseBinds reads. Failing is no reason not to run.
+func rememberBinds(s nodeSettings) error {
+	b, err := json.Marshal(wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin})
+	if err != nil {
+		return err
+	}
+	return writeFileAtomic(filepath.Join(s.data, listenFile), append(b, '\n'), 0o600)
+}

@@ -1,0 +1,408 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+	"imroute/raftfsm"
+)
+
+// api is the node as its admin server sees it. Methods that another node has to answer go there by CallAdmin.
+type api struct{ n *Node }
+
+var _ admin.Backend = api{}
+
+// errNoNode: ref names no member.
+func errNoNode(ref string) error {
+	return admin.Errorf(admin.StatusNotFound, "there is no node %q in this cluster", ref).WithHint("`imctl node list` shows the names")
+}
+
+// resolve finds a member by name or id.
+func (n *Node) resolve(ref string) (raftfsm.Node, error) {
+	if node, ok := n.fsm.NodeByName(ref); ok {
+		return node, nil
+	}
+	if id, err := wire.ParseNodeID(ref); err == nil {
+		if node, ok := n.fsm.Node(id); ok {
+			return node, nil
+		}
+	}
+	return raftfsm.Node{}, errNoNode(ref)
+}
+
+// propose is for the API's commands: they are all safe to repeat, and a refusal by the state machine is a conflict.
+func (a api) propose(ctx context.Context, cmd *raftfsm.Command) (raftfsm.Result, error) {
+	r, err := a.n.leaderCall.propose(ctx, cmd)
+	if err != nil {
+		return r, err
+	}
+	switch r.Code {
+	case wire.OK:
+	case wire.NotMember:
+		return r, errNoNode(cmd.Node.String())
+	case wire.BadRequest:
+		return r, admin.Errorf(admin.StatusBadRequest, "%s", r.Text)
+	default:
+		return r, admin.Errorf(admin.StatusConflict, "%s", r.Text)
+	}
+	// Whoever reads at this node next sees it.
+	return r, a.n.fsm.WaitApplied(ctx, r.Index)
+}
+
+func (a api) Ready() admin.Readiness {
+	var why []string
+	n := a.n
+	if _, ok := n.store.Leader(); !ok {
+		why = append(why, "no quorum: no leader is known")
+	}
+	switch l := n.present.Load(); {
+	case l == nil:
+		why = append(why, "not caught up: this node has not come up in the cluster yet")
+	case !n.lease.holds(now()):
+		why = append(why, "no lease: this node may not deliver at the moment")
+	}
+	if n.drainIntent.Load() {
+		why = append(why, "draining")
+	}
+	if free, err := n.dir.Free(); err != nil {
+		why = append(why, "disk: "+err.Error())
+	} else if free < n.cfg.MinFreeDisk {
+		why = append(why, fmt.Sprintf("disk nearly full: %d MiB free, want %d", free>>20, n.cfg.MinFreeDisk>>20))
+	}
+	return admin.Readiness{Ready: len(why) == 0, Reasons: append([]string{}, why...)}
+}
+
+func (a api) Version() admin.VersionInfo {
+	return admin.VersionInfo{
+		Version: Version, Commit: commit(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Node: a.n.name,
+		FeatureLevel: raftfsm.MaxFeatureLevel, ProtocolVersion: wire.ProtocolVersion,
+	}
+}
+
+// Nodes lists the members with what was last heard of them.
+func (a api) Nodes(context.Context) ([]admin.Node, error) {
+	voters := a.voters()
+	leader, _ := a.n.store.Leader()
+	out := []admin.Node{}
+	for _, node := range a.n.fsm.Nodes() {
+		out = append(out, a.describe(node, voters[node.ID], leader))
+	}
+	return out, nil
+}
+
+func (a api) voters() map[wire.NodeID]bool {
+	voters := map[wire.NodeID]bool{}
+	config, _, err := a.n.store.Members()
+	if err != nil {
+		return voters
+	}
+	for _, m := range config {
+		voters[m.ID] = m.Voter
+	}
+	return voters
+}
+
+func (a api) describe(node raftfsm.Node, voter bool, leader wire.NodeID) admin.Node {
+	d := admin.Node{
+		Name: node.Name, ID: node.ID, Role: admin.RoleNonVoter, State: node.State.String(), Incarnation: node.Incarnation,
+		Voter: voter, Leader: node.ID == leader, Version: node.Version, Addrs: node.Addrs,
+	}
+	switch {
+	case d.Leader:
+		d.Role = admin.RoleLeader
+	case voter:
+		d.Role = admin.RoleVoter
+	}
+	if node.ID == a.n.id {
+		d.Clients, d.AppliedIndex = uint32(a.n.gateway.Count()), a.n.fsm.Applied()
+	} else if loads := a.n.loads.Load(); loads != nil && node.State != raftfsm.Down {
+		v := (*loads)[node.ID]
+		d.Clients, d.AppliedIndex = uint32(v.Clients), v.Applied
+	}
+	return d
+}
+
+func (a api) one(node raftfsm.Node) admin.Node {
+	leader, _ := a.n.store.Leader()
+	if fresh, ok := a.n.fsm.Node(node.ID); ok {
+		node = fresh
+	}
+	return a.describe(node, a.voters()[node.ID], leader)
+}
+
+// Node asks the node itself.
+func (a api) Node(ctx context.Context, ref string) (admin.NodeDetail, error) {
+	node, err := a.n.resolve(ref)
+	if err != nil {
+		return admin.NodeDetail{}, err
+	}
+	d := admin.NodeDetail{Node: a.one(node)}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var inside admin.Detail
+	if err := a.n.askAdmin(ctx, node.ID, opDetail, nil, &inside); err == nil {
+		d.Reachable, d.Detail = true, &inside
+	}
+	return d, nil
+}
+
+// detail is the inside of this node.
+func (n *Node) detail() *admin.Detail {
+	st, fsm := n.store.Stats(), n.fsm.Stats()
+	gw := n.gateway.Stats()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	free, _ := n.dir.Free()
+	d := &admin.Detail{
+		RaftState: raftState(st.State), Term: st.Term, CommitIndex: st.CommitIndex, LastLogIndex: st.LastLog, SnapshotIndex: st.SnapshotIndex,
+		LeaseLeftMS: int32(max(n.lease.left(now()).Milliseconds(), -1<<31)), UptimeSeconds: uint32(time.Since(n.born).Seconds()),
+		PeersUp: []string{}, PeersDown: []string{},
+		StoreBytes: uint64(st.StoreBytes), FsyncP99US: uint32(st.Fsync.Quantile(.99).Microseconds()), FreeDiskBytes: free,
+		Routes: uint32(fsm.Routes), Logins: gw.Logins[wire.OK], Sends: gw.MessagesIn, Goroutines: uint32(runtime.NumGoroutine()), HeapBytes: mem.HeapAlloc,
+	}
+	if self, ok := n.fsm.Node(n.id); ok {
+		d.Boot = uint64(self.Boot)
+	}
+	for _, node := range n.fsm.Nodes() {
+		switch {
+		case node.ID == n.id:
+		case n.mesh.Connected(node.ID):
+			d.PeersUp = append(d.PeersUp, node.Name)
+		default:
+			d.PeersDown = append(d.PeersDown, node.Name)
+		}
+	}
+	return d
+}
+
+func (a api) DrainNode(ctx context.Context, ref string, cancel bool) (admin.Node, error) {
+	node, err := a.n.resolve(ref)
+	if err != nil {
+		return admin.Node{}, err
+	}
+	if _, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: node.ID, Cancel: cancel}); err != nil {
+		return admin.Node{}, err
+	}
+	return a.one(node), nil
+}
+
+// LeaveNode makes the node itself go.
+func (a api) LeaveNode(ctx context.Context, ref string) (admin.Node, error) {
+	node, err := a.n.resolve(ref)
+	if err != nil {
+		return admin.Node{}, err
+	}
+	if len(a.n.fsm.Nodes()) == 1 {
+		return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is the last node: there is no cluster left to leave", node.Name).
+			WithHint("stop its process and delete its data folder instead")
+	}
+	if err := a.n.askAdmin(ctx, node.ID, opLeave, nil, nil); err != nil {
+		if node.State == raftfsm.Down {
+			return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is down and cannot leave by itself", node.Name).WithHint("`imctl node remove %s` takes a dead node out", node.Name)
+		}
+		return admin.Node{}, err
+	}
+	return a.one(node), nil
+}
+
+func (a api) PromoteNode(ctx context.Context, ref string) (admin.Node, error) {
+	return a.setRole(ctx, ref, raftfsm.RoleVoter)
+}
+
+func (a api) DemoteNode(ctx context.Context, ref string) (admin.Node, error) {
+	return a.setRole(ctx, ref, raftfsm.RoleNonVoter)
+}
+
+// setRole records what the operator wants; the leader's upkeep does it.
+func (a api) setRole(ctx context.Context, ref string, role raftfsm.Role) (admin.Node, error) {
+	node, err := a.n.resolve(ref)
+	if err != nil {
+		return admin.Node{}, err
+	}
+	voters := a.voters()
+	if role == raftfsm.RoleVoter && node.State == raftfsm.Down {
+		return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is down and cannot become a voter", node.Name).WithHint("start it first")
+	}
+	if role == raftfsm.RoleNonVoter && voters[node.ID] && countTrue(voters) == 1 {
+		return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is the last voter", node.Name).WithHint("promote another node first: imctl node promote NAME")
+	}
+	if _, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRole, Node: node.ID, Role: role}); err != nil {
+		return admin.Node{}, err
+	}
+	for a.voters()[node.ID] != (role == raftfsm.RoleVoter) {
+		if !sleep(ctx, 50*time.Millisecond) {
+			return admin.Node{}, admin.Errorf(admin.StatusTimeout, "%s was asked to change its role; the change is not through yet", node.Name).WithHint("`imctl node list` shows when it is")
+		}
+	}
+	return a.one(node), nil
+}
+
+func countTrue(m map[wire.NodeID]bool) (n int) {
+	for _, v := range m {
+		if v {
+			n++
+		}
+	}
+	return n
+}
+
+// RemoveNode takes a dead node out; with force the leader first lets its lease run out.
+func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
+	node, err := a.n.resolve(ref)
+	if err != nil {
+		return err
+	}
+	if node.State != raftfsm.Down && !force {
+		return admin.Errorf(admin.StatusConflict, "%s is %s", node.Name, node.State).
+			WithHint("let it go by itself with `imctl node leave %s`; if it hangs or cannot be reached, wait until it is down or use --force", node.Name)
+	}
+	voters := a.voters()
+	if voters[node.ID] && countTrue(voters) == 1 {
+		return admin.Errorf(admin.StatusConflict, "%s is the last voter: without it nothing can be agreed on any more", node.Name).WithHint("promote another node first: imctl node promote NAME")
+	}
+	if node.State != raftfsm.Down {
+		if err := a.n.stopGrants(ctx, node.ID); err != nil {
+			return err
+		}
+	}
+	_, err = a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: node.ID, By: a.n.id})
+	return err
+}
+
+// stopGrants has the leader grant node nothing any more and waits until its incarnation has ended.
+func (n *Node) stopGrants(ctx context.Context, node wire.NodeID) error {
+	for {
+		inc, live := n.fsm.Incarnation(node)
+		if !live {
+			return nil
+		}
+		leader, ok := n.store.Leader()
+		if ok {
+			// Asked again and again: a new leader knows nothing of it.
+			_ = n.askAdmin(ctx, leader, opStopGrants, node, nil)
+		}
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		_ = n.fsm.WaitIncarnationEnd(try, node, inc)
+		cancel()
+		if ctx.Err() != nil {
+			return admin.Errorf(admin.StatusTimeout, "the lease of %s has not run out in time", n.nameOf(node)).WithHint("try again with a longer --timeout")
+		}
+	}
+}
+
+// The operators' requests that a certain node has to answer.
+const (
+	opDetail     = "detail"
+	opLeave      = "leave"
+	opStopGrants = "stop-grants"
+	opTransfer   = "transfer"
+	opView       = "view"
+)
+
+type adminRequest struct {
+	Op  string `cbor:"1,keyasint"`
+	Arg []byte `cbor:"2,keyasint,omitempty"` // JSON
+}
+
+type adminReply struct {
+	Result []byte `cbor:"1,keyasint,omitempty"` // JSON
+}
+
+// askAdmin asks another node, or this one.
+func (n *Node) askAdmin(ctx context.Context, to wire.NodeID, op string, arg, result any) error {
+	q := adminRequest{Op: op}
+	if arg != nil {
+		b, err := json.Marshal(arg)
+		if err != nil {
+			return err
+		}
+		q.Arg = b
+	}
+	var r adminReply
+	if err := n.ask(ctx, to, wire.CallAdmin, q, &r); err != nil {
+		return fmt.Errorf("node %s: %w", n.nameOf(to), err)
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(r.Result, result)
+}
+
+func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminRequest) (*adminReply, error) {
+	var result any
+	switch q.Op {
+	case opDetail:
+		result = n.detail()
+	case opLeave:
+		if n.leaveAsked.CompareAndSwap(false, true) {
+			n.log.Info("audit", "event", "leave", "asked_at", n.nameOf(from))
+			n.leaveNow <- struct{}{} // never blocks: leaveAsked lets one in at a time
+		}
+	case opStopGrants:
+		var id wire.NodeID
+		if err := json.Unmarshal(q.Arg, &id); err != nil {
+			return nil, wire.Errorf(wire.BadRequest, "node id: %v", err)
+		}
+		g := n.lead.present.Load()
+		node, ok := n.fsm.Node(id)
+		if g == nil || !ok {
+			return nil, wire.Errorf(wire.NotLeader, "not the leader")
+		}
+		g.stop(now(), memberOf(node))
+	case opTransfer:
+		var to wire.NodeID
+		if err := json.Unmarshal(q.Arg, &to); err != nil {
+			return nil, wire.Errorf(wire.BadRequest, "node id: %v", err)
+		}
+		if !n.store.IsLeader() {
+			return nil, wire.Errorf(wire.NotLeader, "not the leader")
+		}
+		if err := n.store.TransferLeadership(ctx, to); err != nil {
+			return nil, wire.Errorf(wire.Refused, "%v", err)
+		}
+	case opView:
+		var c wire.ClientID
+		if err := json.Unmarshal(q.Arg, &c); err != nil {
+			return nil, wire.Errorf(wire.BadRequest, "client: %v", err)
+		}
+		result = n.localView(c)
+	default:
+		return nil, wire.Errorf(wire.BadRequest, "operation %q is not known: is this node older than the one that asks?", q.Op)
+	}
+	b, err := json.Marshal(result)
+	if err != nil {
+		return nil, err
+	}
+	return &adminReply{Result: b}, nil
+}
+
+// openAdmin starts the API.
+func (n *Node) openAdmin() (err error) {
+	cfg := admin.Config{
+		Bind: n.cfg.Admin.Bind, DevMode: n.cfg.Dev, Backend: api{n}, Logger: n.log.With("part", "admin"), MaxPayload: n.cfg.MaxPayload,
+		Metrics: n.metrics.handler(n.log),
+	}
+	if !n.cfg.Dev {
+		cfg.Token = n.secrets.AdminToken
+	}
+	if cfg.TLS, err = n.adminTLS(); err != nil {
+		return err
+	}
+	if n.admin, err = admin.New(cfg); err != nil {
+		return err
+	}
+	return n.admin.Open()
+}
+
+func raftState(s string) string {
+	states := map[string]string{"Follower": "follower", "Candidate": "candidate", "Leader": "leader"}
+	if v, ok := states[s]; ok {
+		return v
+	}
+	return "shutdown"
+}

@@ -1,0 +1,73 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+)
+
+// clients is the node as its gateway sees it.
+type clients struct{ n *Node }
+
+// defaultTimeout is a message's when its sender names none; maxTimeout is the longest it may name.
+const (
+	defaultTimeout = 5 * time.Second
+	maxTimeout     = 60 * time.Second
+)
+
+func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(time.Duration)) (gateway.Welcome, error) {
+	l := c.n.present.Load()
+	if l == nil || !c.n.lease.holds(now()) {
+		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}
+	}
+	s.SetAttachment(l)
+	w, err := l.login(ctx, s, waiting)
+	c.n.metrics.registrations.Add(codeOf(err))
+	if err == nil && c.n.drainIntent.Load() {
+		s.Goaway(wire.Draining, drainGrace) // it was let in before the drain began, and is told like those that were there
+	}
+	return w, err
+}
+
+func (c clients) Closed(s *gateway.Session) {
+	if l, ok := s.Attachment().(*life); ok {
+		l.closed(s)
+	}
+}
+
+func (c clients) Send(s *gateway.Session, f *wire.Frame) {
+	timeout := min(time.Duration(f.TimeoutMS)*time.Millisecond, maxTimeout)
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	m := wire.Forward{
+		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: s.ID().Instance, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
+	}
+	c.n.router.send(s, &m, timeout)
+}
+
+func (c clients) MayDeliver() bool { return c.n.lease.holds(now()) }
+
+func (c clients) NodeName() string { return c.n.name }
+
+// Alternatives names the other nodes that take clients, in random order so that they share the load.
+func (c clients) Alternatives(transport string) (addrs []string) {
+	for _, node := range c.n.fsm.Nodes() {
+		if node.ID == c.n.id || node.State != raftfsm.Up {
+			continue
+		}
+		addr := node.Addrs.ClientTCP
+		if transport == gateway.TransportWS {
+			addr = node.Addrs.ClientWS
+		}
+		if addr != "" {
+			addrs = append(addrs, addr)
+		}
+	}
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	return addrs
+}

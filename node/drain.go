@@ -1,0 +1,154 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+)
+
+const (
+	drainSpread = 5 * time.Second  // over which the goaways are spread
+	drainGrace  = 10 * time.Second // from a client's goaway to its kick
+)
+
+// runDrain empties the node's sessions while the table says Draining, until ctx ends.
+func (n *Node) runDrain(ctx context.Context) error {
+	changes := n.fsm.Subscribe(64)
+	defer changes.Close()
+	for {
+		node, ok := n.fsm.Node(n.id)
+		draining := ok && node.Drain
+		if was := n.drainIntent.Swap(draining); draining {
+			if !was {
+				n.log.Info("draining: clients are told where else to go")
+			}
+			n.admission.draining(true)
+			n.emptySessions(ctx)
+		} else if was {
+			n.log.Info("drain cancelled")
+			n.admission.draining(false)
+		}
+		for {
+			e, err := changes.Next(ctx)
+			if err != nil {
+				return nil // ctx ended
+			}
+			if e.Kind == raftfsm.Resync || e.Kind == raftfsm.NodeChanged && e.Node.ID == n.id {
+				break
+			}
+		}
+	}
+}
+
+// admission lets logins in while the node has a lease, or lost it a short while ago only, and is not draining. It learns of
+// the two from different sides.
+type admission struct {
+	gateway *gateway.Gateway // fixed by Open
+
+	mu              sync.Mutex
+	hasLease, drain bool
+}
+
+func (a *admission) leased(v bool)   { a.change(&a.hasLease, v) }
+func (a *admission) draining(v bool) { a.change(&a.drain, v) }
+
+func (a *admission) change(what *bool, v bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*what = v
+	switch {
+	case a.drain:
+		a.gateway.SetAccepting(false, wire.Draining)
+	case !a.hasLease:
+		a.gateway.SetAccepting(false, wire.NoQuorum)
+	default:
+		a.gateway.SetAccepting(true, 0)
+	}
+}
+
+// emptySessions tells every session to go, some at a time; the gateway kicks those that are still here after drainGrace.
+func (n *Node) emptySessions(ctx context.Context) {
+	var all []*gateway.Session
+	n.gateway.Sessions(func(s *gateway.Session) bool {
+		all = append(all, s)
+		return true
+	})
+	const steps = 50
+	for i := range steps {
+		if node, ok := n.fsm.Node(n.id); !ok || !node.Drain {
+			return // cancelled
+		}
+		for _, s := range all[len(all)*i/steps : len(all)*(i+1)/steps] {
+			s.Goaway(wire.Draining, drainGrace)
+		}
+		if len(all) == 0 || !sleep(ctx, min(drainSpread, time.Duration(len(all))*time.Millisecond)/steps) {
+			return
+		}
+	}
+}
+
+// runLeave leaves when an operator asks for it, until ctx ends.
+func (n *Node) runLeave(ctx context.Context) error {
+	for {
+		select {
+		case <-n.leaveNow:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := n.leave(ctx); err != nil && ctx.Err() == nil {
+			n.leaving.Store(false)
+			n.log.Error("leaving failed; ask again", "err", err)
+		}
+		n.leaveAsked.Store(false)
+	}
+}
+
+// leave empties this node, hands leadership over and takes it out of the cluster; then the node ends without an error.
+func (n *Node) leave(ctx context.Context) error {
+	n.log.Info("leaving the cluster")
+	if r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: n.id}); err != nil || r.Err() != nil {
+		return fmt.Errorf("drain: %w", firstError(err, r.Err()))
+	}
+	for deadline := now() + drainSpread + drainGrace + 5*time.Second; n.gateway.Count() > 0 && now() < deadline; {
+		if !sleep(ctx, 50*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+	n.gateway.CloseAll(wire.Draining)
+	for n.store.IsLeader() {
+		if config, _, err := n.store.Members(); err == nil && countVoters(config) == 1 {
+			if err := n.promoteSuccessor(ctx); err != nil {
+				return err
+			}
+		}
+		if err := n.store.TransferLeadership(ctx, 0); err != nil {
+			n.log.Warn("handing over leadership failed, trying again", "err", err)
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+	n.leaving.Store(true)
+	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: n.id, By: n.id})
+	if err == nil && r.Code != wire.NotMember {
+		err = r.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("leaving: %w", err)
+	}
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"slices"
+	"time"
+
+	"imroute/mesh/wire"
+)
+
+// dedupe remembers which messages a session was given, per sender instance. A sender's counters rise, so one number decides
+// most cases; the last few ids keep their results for those who ask again. It is bounded by the number of senders, of ids
+// per sender, and by age. Guarded by Session.mu.
+type dedupe struct {
+	peers    map[uint64]*peer
+	oldest   *peer // list by last use
+	newest   *peer
+	window   int
+	maxPeers int
+	maxAge   time.Duration
+}
+
+// peer is one sender instance.
+type peer struct {
+	instance   uint64
+	last       uint64 // highest counter taken
+	lost       uint64 // highest counter whose result is forgotten
+	seen       []seen // by rising counter
+	heard      time.Duration
+	prev, next *peer
+}
+
+// seen is a taken message: pending as long as its result is open, then its result.
+type seen struct {
+	counter uint64
+	code    wire.Code
+	p       *pending
+}
+
+// verdict is what dedupe says of a message that arrives.
+type verdict uint8
+
+const (
+	fresh     verdict = iota // take it
+	repeated                 // taken before; seen tells its result
+	overtaken                // never taken, and a later one was
+	forgotten                // at or below what is remembered: may have been taken
+)
+
+// look judges (instance, counter) without changing anything but the order of use. The pointers are valid until the next
+// call that changes the memory.
+func (d *dedupe) look(instance, counter uint64, now time.Duration) (verdict, *peer, *seen) {
+	p := d.newest
+	if p == nil || p.instance != instance { // one busy sender needs no look-up
+		if p = d.peers[instance]; p == nil {
+			return fresh, nil, nil
+		}
+		d.unlink(p)
+		d.pushNewest(p)
+	}
+	p.heard = now
+	if counter > p.last {
+		return fresh, p, nil
+	}
+	i, ok := slices.BinarySearchFunc(p.seen, counter, func(s seen, c uint64) int {
+		switch {
+		case s.counter < c:
+			return -1
+		case s.counter > c:
+			return 1
+		}
+		return 0
+	})
+	switch {
+	case ok:
+		return repeated, p, &p.seen[i]
+	case counter <= p.lost:
+		return forgotten, p, nil
+	}
+	return overtaken, p, nil
+}
+
+// took records that a message judged fresh was accepted. known is what look returned for it. code is the result if it is
+// final already, p the open one otherwise.
+func (d *dedupe) took(known *peer, instance, counter uint64, code wire.Code, p *pending, now time.Duration) {
+	if known == nil {
+		if d.peers == nil {
+			d.peers = make(map[uint64]*peer)
+		}
+		if len(d.peers) >= d.maxPeers {
+			d.forget(d.oldest)
+		}
+		known = &peer{instance: instance, heard: now}
+		d.peers[instance] = known
+		d.pushNewest(known)
+	}
+	known.last = counter
+	if len(known.seen) >= d.window {
+		cut := max(1, d.window/2) // half at a time: one copy for many messages
+		known.lost = known.seen[cut-1].counter
+		n := copy(known.seen, known.seen[cut:])
+		clear(known.seen[n:])
+		known.seen = known.seen[:n]
+	}
+	known.seen = append(known.seen, seen{counter, code, p})
+	if p != nil {
+		p.peer = known
+	}
+}
+
+// resolved keeps the result of an open message, if it is remembered still.
+func (d *dedupe) resolved(p *pending, code wire.Code) {
+	if p.peer == nil {
+		return
+	}
+	for i := len(p.peer.seen) - 1; i >= 0; i-- {
+		if s := &p.peer.seen[i]; s.p == p {
+			s.p, s.code = nil, code
+			break
+		}
+	}
+	p.peer = nil
+}
+
+// age forgets senders that were silent for too long and returns when to look again; 0 if nothing is left to forget.
+func (d *dedupe) age(now time.Duration) time.Duration {
+	for d.oldest != nil && d.oldest.heard+d.maxAge <= now {
+		d.forget(d.oldest)
+	}
+	if d.oldest == nil {
+		d.peers = nil
+		return 0
+	}
+	return d.oldest.heard + d.maxAge
+}
+
+func (d *dedupe) forget(p *peer) {
+	d.unlink(p)
+	delete(d.peers, p.instance)
+}
+
+func (d *dedupe) unlink(p *peer) {
+	if p.prev != nil {
+		p.prev.next = p.next
+	} else {
+		d.oldest = p.next
+	}
+	if p.next != nil {
+		p.next.prev = p.prev
+	} else {
+		d.newest = p.prev
+	}
+	p.prev, p.next = nil, nil
+}
+
+func (d *dedupe) pushNewest(p *peer) {
+	p.prev = d.newest
+	if d.newest != nil {
+		d.newest.next = p
+	} else {
+		d.oldest = p
+	}
+	d.newest = p
+}

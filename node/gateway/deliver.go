@@ -1,0 +1,189 @@
+package gateway
+
+import (
+	"time"
+
+	"imroute/mesh/wire"
+)
+
+// maxRepeats bounds how many repeats of one message wait for its result.
+const maxRepeats = 8
+
+// Deliver encodes m into the session's queue. It copies m.Payload once and keeps nothing of m, and it does not block.
+//
+// 0 means accepted. If m.Ack is owner or client, to.Receipt(m.Ref, code) follows exactly once, perhaps before Deliver
+// returns: Delivered once it was written (owner) or the client acknowledged it (client) while the lease held; Unknown if it
+// was written or begun and the rest is not known; Timeout if m.LeftMS passed before it was written or acknowledged; NotOwner
+// if the session ended with no byte of it written.
+//
+// Any other code is the whole answer and no receipt follows: NotOwner (closing, or another epoch), Overloaded, TooLarge,
+// BadRequest (no sender, instance or counter), OutOfOrder (never taken, and a later message of that sender instance was) — and for a message id that was taken before,
+// the result which the first one had, Delivered included; Unknown if that is not remembered. A repeat without ack is
+// accepted and dropped.
+func (s *Session) Deliver(m *wire.Forward, to Receipt) wire.Code {
+	if len(m.Payload) > s.g.cfg.MaxPayload {
+		s.g.st.drop(DropTooLarge, 1)
+		return wire.TooLarge
+	}
+	var expires time.Duration
+	coarse := s.g.coarseNow()
+	if m.LeftMS > 0 {
+		expires = s.g.now() + time.Duration(m.LeftMS)*time.Millisecond
+	}
+	s.mu.Lock()
+	code, notes := s.deliverLocked(m, to, expires, coarse)
+	s.mu.Unlock()
+	tell(notes)
+	return code
+}
+
+func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.Duration) (wire.Code, []note) {
+	epoch := s.epoch
+	if epoch == 0 {
+		epoch = m.Epoch
+	}
+	if s.closing || epoch == 0 || m.Epoch != 0 && m.Epoch != epoch {
+		s.g.st.drop(DropClosed, 1)
+		return wire.NotOwner, nil
+	}
+	if m.Instance == 0 || m.Counter == 0 || m.From == "" {
+		return wire.BadRequest, nil // clients drop the connection over such a frame
+	}
+	v, from, first := s.dedupe.look(m.Instance, m.Counter, now)
+	if v != fresh {
+		return s.notFreshLocked(v, first, m, to), nil
+	}
+	var notes []note
+	if m.Ack == wire.AckClient && len(s.unacked) >= s.g.cfg.MaxUnacked {
+		if notes = s.expireUnackedLocked(now, nil); len(notes) == 0 {
+			s.g.st.drop(DropUnacked, 1)
+			return wire.Overloaded, nil
+		}
+	}
+	f := wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
+	if m.Ack == wire.AckClient {
+		f.Ack = wire.AckClient
+	}
+	size := s.conn.size(&f)
+	if s.dlv.cost > 0 && s.dlv.cost+size+itemCost > s.g.cfg.QueueBytes {
+		s.g.st.drop(DropQueueFull, 1)
+		return wire.Overloaded, notes
+	}
+	c := s.dlv.room(size)
+	before := len(c.buf)
+	b, err := s.conn.append(c.buf, &f)
+	if err != nil {
+		s.g.st.drop(DropTooLarge, 1)
+		return wire.BadRequest, notes
+	}
+	c.buf = b
+	var p *pending
+	if m.Ack != wire.AckNone {
+		p = &pending{
+			id: wire.MessageID{Instance: m.Instance, Counter: m.Counter}, to: to, ref: m.Ref, expires: expires,
+			client: m.Ack == wire.AckClient,
+		}
+		if p.client {
+			if s.unacked == nil {
+				s.unacked = make(map[wire.MessageID]*pending)
+			}
+			s.unacked[p.id] = p
+		}
+	}
+	s.dedupe.took(from, m.Instance, m.Counter, wire.Unknown, p, now)
+	s.dlv.added(c, before, p, expires)
+	s.wakeLocked()
+	return wire.None, notes
+}
+
+func (s *Session) notFreshLocked(v verdict, first *seen, m *wire.Forward, to Receipt) wire.Code {
+	if v == overtaken {
+		s.g.st.drop(DropOutOfOrder, 1)
+		return wire.OutOfOrder
+	}
+	s.g.st.drop(DropDuplicate, 1)
+	switch {
+	case m.Ack == wire.AckNone:
+		return wire.None
+	case v == forgotten:
+		return wire.Unknown
+	case first.p == nil:
+		return first.code
+	case len(first.p.more) >= maxRepeats:
+		return wire.Overloaded
+	}
+	first.p.more = append(first.p.more, waiter{to, m.Ref})
+	return wire.None
+}
+
+// onAck is the client's word that it has a message.
+func (s *Session) onAck(id wire.MessageID) {
+	code := wire.Unknown
+	if s.g.cfg.Backend.MayDeliver() {
+		code = wire.Delivered
+	}
+	var notes []note
+	s.mu.Lock()
+	if p := s.unacked[id]; p != nil && p.taken { // what was not written cannot be acknowledged
+		notes = s.resolveLocked(p, code, nil)
+	}
+	s.mu.Unlock()
+	if notes == nil {
+		s.g.st.drop(DropStrayAck, 1)
+	}
+	tell(notes)
+}
+
+// resolveLocked ends p's wait and appends who must be told.
+func (s *Session) resolveLocked(p *pending, code wire.Code, notes []note) []note {
+	if p.done {
+		return notes
+	}
+	p.done = true
+	if p.client {
+		delete(s.unacked, p.id)
+	}
+	s.dedupe.resolved(p, code)
+	notes = append(notes, note{waiter{p.to, p.ref}, code})
+	for _, w := range p.more {
+		notes = append(notes, note{w, code})
+	}
+	p.more = nil
+	return notes
+}
+
+// expireUnackedLocked gives up on written messages whose sender has stopped waiting for the client's ack.
+func (s *Session) expireUnackedLocked(now time.Duration, notes []note) []note {
+	for _, p := range s.unacked {
+		if p.taken && p.expires != 0 && p.expires <= now {
+			notes = s.resolveLocked(p, wire.Timeout, notes)
+		}
+	}
+	return notes
+}
+
+// expireParkedLocked takes what expired out of the queue while the lease is off.
+func (s *Session) expireParkedLocked(now time.Duration, notes []note) []note {
+	kept := s.dlv.chunks[:0]
+	for _, c := range s.dlv.chunks {
+		notes = s.expireChunkLocked(c, now, notes)
+		if len(c.items) == 0 {
+			c.release()
+			continue
+		}
+		kept = append(kept, c)
+	}
+	clear(s.dlv.chunks[len(kept):])
+	s.dlv.chunks = kept
+	return notes
+}
+
+func (s *Session) expireChunkLocked(c *chunk, now time.Duration, notes []note) []note {
+	before := c.cost()
+	n := c.removeExpired(now, func(p *pending) { notes = s.resolveLocked(p, wire.Timeout, notes) })
+	if n > 0 {
+		s.dlv.cost -= before - c.cost()
+		s.g.st.drop(DropExpired, n)
+	}
+	return notes
+}

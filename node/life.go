@@ -1,0 +1,286 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+	"imroute/raftfsm/store"
+)
+
+// life is one incarnation of this node, from the NodeUp that began it until every session of it is closed. A Revoke that
+// names another incarnation is answered at once because of that: nothing of it is left.
+type life struct {
+	n           *Node
+	incarnation wire.Incarnation
+	claims      *claims[session]
+	proposer    *proposer
+	ctx         context.Context // ends with the incarnation
+	end         context.CancelCauseFunc
+	wg          sync.WaitGroup
+}
+
+// errEnded: the incarnation is over; the node comes up anew.
+var errEnded = errors.New("the incarnation ended")
+
+// errRemoved ends the node: it is no longer a member and never will be under this id.
+var errRemoved = errors.New("this node left the cluster or was removed: its id never comes back; start with an empty data folder, --join and a token to make a new member")
+
+// runLives brings the node up again and again until ctx ends or it is removed.
+func (n *Node) runLives(ctx context.Context) error {
+	for {
+		err := n.liveOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errRemoved) {
+			return err
+		}
+		n.log.Warn("incarnation over, coming up anew", "why", err)
+		if !sleep(ctx, 20*time.Millisecond) {
+			return nil
+		}
+	}
+}
+
+func (n *Node) liveOnce(ctx context.Context) error {
+	// The boot counter is raised only once Raft here has heard of the cluster: from then on its files must be there.
+	if err := n.waitLeader(ctx); err != nil {
+		return err
+	}
+	boot, err := n.dir.Boot()
+	if err != nil {
+		return n.fail(fmt.Errorf("raising the boot counter: %w", err))
+	}
+	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeUp, Node: n.id, Boot: boot, Addrs: n.Addrs(), Version: Version})
+	if err != nil {
+		return err
+	}
+	switch {
+	case r.Code == wire.NotMember || r.Code == wire.Refused:
+		if n.wasMember() {
+			return errRemoved
+		}
+		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
+	case r.Code != wire.OK:
+		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
+	case r.Boot != boot:
+		return fmt.Errorf("boot %d was overtaken by boot %d", boot, r.Boot)
+	}
+	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
+		return err
+	}
+	l := &life{n: n, incarnation: r.Incarnation, claims: newClaims[session](), proposer: newProposer(n.id, r.Incarnation)}
+	l.ctx, l.end = context.WithCancelCause(ctx)
+	l.proposer.stats = &n.metrics.proposer
+	l.proposer.propose = n.leaderCall.propose
+	l.proposer.answered = l.answered
+	n.present.Store(l)
+	n.log.Info("up", "incarnation", uint64(r.Incarnation), "boot", uint64(boot), "index", r.Index)
+	l.wg.Go(func() {
+		l.end(l.proposer.run(l.ctx, l.claims.answered))
+	})
+	l.wg.Go(func() { l.renew() })
+	l.wg.Go(func() { l.watchEnd() })
+	<-l.ctx.Done()
+	why := context.Cause(l.ctx)
+	n.lease.drop()
+	n.admission.leased(false)
+	// Every session is closed before the next incarnation begins.
+	n.gateway.CloseAll(wire.LeaseLost)
+	l.wg.Wait()
+	// Again, because a renewal may have been answered in between: the next incarnation begins without a lease.
+	n.lease.drop()
+	n.admission.leased(false)
+	n.present.Store(nil)
+	return why
+}
+
+// waitLeader returns once this node knows of a leader.
+func (n *Node) waitLeader(ctx context.Context) error {
+	for know := (store.Leadership{}); know.Leader == 0; {
+		var err error
+		if know, err = n.store.WaitLeadership(ctx, know); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watchEnd ends the life when the table says that the incarnation is over.
+func (l *life) watchEnd() {
+	if l.n.fsm.WaitIncarnationEnd(l.ctx, l.n.id, l.incarnation) == nil {
+		if _, member := l.n.fsm.Node(l.n.id); !member {
+			l.end(errRemoved)
+			return
+		}
+		l.end(fmt.Errorf("%w: the table says so", errEnded))
+	}
+}
+
+// renew keeps the lease until the incarnation ends. Without one the node delivers nothing; after Timings.Quiet its
+// sessions are told to go elsewhere.
+func (l *life) renew() {
+	n := l.n
+	t := n.cfg.Timings
+	accepting, held := false, false
+	lostAt := now()
+	for {
+		sent := now()
+		ctx, cancel := context.WithTimeout(l.ctx, max(t.Lease/4, 100*time.Millisecond))
+		var reply wire.RenewReply
+		err := n.leaderCall.once(ctx, wire.CallRenew, wire.RenewRequest{
+			Incarnation: l.incarnation, Applied: n.fsm.Applied(), Clients: uint64(n.gateway.Count()), Version: Version,
+		}, &reply)
+		cancel()
+		wait := t.Renew
+		switch {
+		case err == nil && reply.Code == wire.OK:
+			n.lease.granted(sent)
+			n.heardLoads(reply.Nodes)
+		case err == nil && reply.Code == wire.BadIncarnation:
+			l.end(fmt.Errorf("%w: the leader grants it no lease any more", errEnded))
+			return
+		case l.ctx.Err() != nil:
+			return
+		default:
+			wait = min(50*time.Millisecond, t.Renew)
+		}
+		switch holds := n.lease.holds(now()); {
+		case holds && !held:
+			held = true
+			n.metrics.quiet.end(now())
+			n.gateway.Wake()
+			if !accepting {
+				accepting = true
+				n.admission.leased(true)
+			}
+			n.becameReady()
+		case !holds && held:
+			held, lostAt = false, now()
+			n.metrics.quiet.begin(lostAt)
+			n.log.Warn("lease lost: nothing is delivered until it is regained", "err", err, "answer", reply.Code)
+		case !holds && accepting && now()-lostAt > t.Quiet:
+			accepting = false
+			n.log.Warn("no lease for too long: clients are told to reconnect elsewhere", "quiet", t.Quiet)
+			n.admission.leased(false)
+			n.gateway.CloseAll(wire.LeaseLost)
+		}
+		if !sleep(l.ctx, wait) {
+			return
+		}
+	}
+}
+
+// answered tells the sessions of a batch what the state machine said, in op order: what must close is fenced before what
+// may open is opened.
+func (l *life) answered(ops []operation, r raftfsm.Result) {
+	type telling struct {
+		op      *operation
+		res     raftfsm.OpResult
+		learned learned[session]
+	}
+	var told []telling
+	for i := range ops {
+		op, res := &ops[i], r.Ops[i]
+		if op.Kind != raftfsm.Register {
+			continue
+		}
+		t := telling{op: op, res: res}
+		if res.Code == raftfsm.OpOK {
+			t.learned = l.claims.learn(op.Client, op.session, res.Epoch)
+			for _, s := range t.learned.close {
+				closeReplaced(s, op.Session)
+			}
+			if !t.learned.open {
+				op.session.Close(wire.Replaced, "another login took over")
+			}
+		}
+		told = append(told, t)
+	}
+	for _, t := range told {
+		for _, s := range t.learned.close {
+			<-s.Fenced()
+		}
+		if t.learned.open {
+			t.op.session.Open(t.res.Epoch)
+		} else if t.res.Code == raftfsm.OpOK {
+			<-t.op.session.Fenced()
+			l.unregister(t.op.Client, t.res.Epoch)
+		}
+		t.op.answer <- answer{OpResult: t.res, index: r.Index}
+	}
+}
+
+// closeReplaced tells a session that by took its place.
+func closeReplaced(s session, by wire.SessionID) {
+	if s.ID().Instance == by.Instance {
+		s.Close(wire.Superseded, "a later connection of the same client took over")
+		return
+	}
+	s.Close(wire.Replaced, "the same client id logged in elsewhere")
+}
+
+func (l *life) unregister(client wire.ClientID, epoch wire.Epoch) {
+	l.proposer.add(operation{Op: raftfsm.Op{Kind: raftfsm.Unregister, Client: client, Epoch: epoch}})
+}
+
+// register proposes s's registration and waits for the answer.
+func (l *life) register(ctx context.Context, s session, fenced wire.Epoch) (answer, error) {
+	op := operation{
+		Op:      raftfsm.Op{Kind: raftfsm.Register, Client: s.Client(), Session: s.ID(), Fenced: fenced},
+		session: s, answer: make(chan answer, 1),
+	}
+	l.proposer.add(op)
+	select {
+	case a := <-op.answer:
+		return a, a.err
+	case <-ctx.Done():
+		return answer{}, context.Cause(ctx)
+	}
+}
+
+// login is Backend.Login for one session: register, and take over from whoever holds the client id.
+func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)) (gateway.Welcome, error) {
+	l.claims.begin(s.Client(), s)
+	var fenced wire.Epoch
+	for {
+		a, err := l.register(ctx, s, fenced)
+		if err != nil {
+			if ctx.Err() != nil {
+				return gateway.Welcome{}, &wire.Error{Code: wire.LoginTimeout, Text: "the registration was not agreed in time"}
+			}
+			return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: err.Error()}
+		}
+		switch a.Code {
+		case raftfsm.OpOK:
+			return gateway.Welcome{Epoch: a.Epoch}, nil
+		case raftfsm.OpStale:
+			return gateway.Welcome{}, &wire.Error{Code: wire.Superseded, Text: "a later attempt of the same client is logged in"}
+		case raftfsm.OpRejected:
+			return gateway.Welcome{}, &wire.Error{Code: wire.AlreadyOnline, Text: "this client id is online elsewhere and the cluster rejects a second login"}
+		case raftfsm.OpHeld:
+			l.n.log.Info("takeover", slog.Group("audit", "event", "takeover", "client", s.Client().String(), "from", l.n.nameOf(a.Node), "epoch", uint64(a.Epoch)))
+			l.n.metrics.takeovers.Add(1)
+			if err := l.n.fence(ctx, s, a.OpResult, waiting); err != nil {
+				return gateway.Welcome{}, err
+			}
+			fenced = a.Epoch
+		default:
+			return gateway.Welcome{}, &wire.Error{Code: wire.Internal, Text: "registration: " + a.Code.String()}
+		}
+	}
+}
+
+// closed is Backend.Closed: nothing is delivered to s any more.
+func (l *life) closed(s session) {
+	if epoch := l.claims.ended(s.Client(), s); epoch != 0 {
+		l.unregister(s.Client(), epoch)
+	}
+}

@@ -1,0 +1,253 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"imroute/mesh"
+	"imroute/mesh/wire"
+	"imroute/node/datadir"
+	"imroute/raftfsm"
+)
+
+// becomeMember makes this data folder a member's: it founds a cluster, joins one, or remembers what it is.
+func (n *Node) becomeMember(ctx context.Context) error {
+	var err error
+	switch {
+	case n.dir.HasSecret(datadir.NodeCert):
+		err = n.remember()
+	case n.cfg.Bootstrap:
+		err = n.found()
+	case len(n.cfg.Join) > 0:
+		err = n.join(ctx)
+	default:
+		return fmt.Errorf("data folder %s is new: say whether this node founds a cluster (--bootstrap) or enters one (--join HOST:PORT --token TOKEN)", n.cfg.Data)
+	}
+	if err != nil {
+		return err
+	}
+	n.peers = newPeerBook(n)
+	return n.peers.load()
+}
+
+// remember loads what an earlier start left. --bootstrap and --join are harmless then, so that a service can be started
+// with the same words every time.
+func (n *Node) remember() error {
+	var files [3][]byte
+	for i, which := range []datadir.Secret{datadir.NodeCert, datadir.NodeKey, datadir.CACert} {
+		b, err := n.dir.Secret(which)
+		if err != nil {
+			return err
+		}
+		files[i] = b
+	}
+	id, err := mesh.LoadIdentity(files[0], files[1], files[2])
+	if err != nil {
+		return fmt.Errorf("identity in %s: %w", n.cfg.Data, err)
+	}
+	if id.Node != n.id {
+		return fmt.Errorf("identity in %s is node %s's, but the folder is node %s's: was a file copied from another node?", n.cfg.Data, id.Node, n.id)
+	}
+	n.identity.Store(id)
+	members, err := n.dir.Members()
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.ID == n.id {
+			n.name = m.Name
+		}
+	}
+	if n.name == "" { // peerBook.keep took it off the list
+		return fmt.Errorf("data folder %s: %w", n.cfg.Data, errRemoved)
+	}
+	if n.cfg.Name != "" && n.cfg.Name != n.name {
+		return fmt.Errorf("name %s is given, but the data folder %s belongs to node %s: leave --name out, or use another folder", n.cfg.Name, n.cfg.Data, n.name)
+	}
+	if n.dir.HasSecret(datadir.CAKey) {
+		key, err := n.dir.Secret(datadir.CAKey)
+		if err != nil {
+			return err
+		}
+		ca, err := mesh.LoadCA(files[2], key)
+		if err != nil {
+			return fmt.Errorf("CA key in %s: %w", n.cfg.Data, err)
+		}
+		n.ca.Store(ca)
+	}
+	n.secrets, err = loadSecrets(n.dir)
+	return err
+}
+
+// found makes a new cluster of one.
+func (n *Node) found() error {
+	if n.cfg.Name == "" {
+		return errors.New("a name is missing: give --name NAME")
+	}
+	ca, err := mesh.NewCA(wire.NewID())
+	if err != nil {
+		return err
+	}
+	key, err := mesh.NewKey()
+	if err != nil {
+		return err
+	}
+	cert, err := ca.IssueNode(n.id, key.Public(), certValidity)
+	if err != nil {
+		return err
+	}
+	caKey, err := ca.KeyPEM()
+	if err != nil {
+		return err
+	}
+	n.secrets = newSecrets()
+	return n.enter(cert, key, ca.CertPEM(), caKey, nil)
+}
+
+// join asks a member for a certificate. Nothing is kept of an attempt that failed, so it can be repeated.
+func (n *Node) join(ctx context.Context) error {
+	if n.cfg.Name == "" {
+		return errors.New("a name is missing: give --name NAME")
+	}
+	if n.cfg.Token == "" {
+		return errors.New("--join needs --token: make one on a member with `imctl cluster token create`")
+	}
+	token, err := mesh.ParseToken(n.cfg.Token)
+	if err != nil {
+		return fmt.Errorf("--token: %w", err)
+	}
+	key, err := mesh.NewKey()
+	if err != nil {
+		return err
+	}
+	reply, err := mesh.Join(ctx, mesh.JoinConfig{
+		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Key: key,
+		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)},
+	})
+	if err != nil {
+		return err
+	}
+	if n.secrets, err = takeIn(reply.Secrets); err != nil {
+		return err
+	}
+	var members []datadir.Member
+	for _, m := range reply.Members {
+		members = append(members, datadir.Member{ID: m.ID, Name: m.Name, Mesh: m.Mesh})
+	}
+	return n.enter(reply.CertPEM, key, reply.CAPEM, nil, members)
+}
+
+// enter writes down what this node is from now on. The certificate comes last: a folder without one is still new.
+func (n *Node) enter(cert []byte, key crypto.Signer, caCert, caKey []byte, members []datadir.Member) error {
+	keyPEM, err := mesh.KeyPEM(key)
+	if err != nil {
+		return err
+	}
+	id, err := mesh.LoadIdentity(cert, keyPEM, caCert)
+	if err != nil {
+		return err
+	}
+	n.identity.Store(id)
+	n.name = n.cfg.Name
+	if caKey != nil {
+		ca, err := mesh.LoadCA(caCert, caKey)
+		if err != nil {
+			return err
+		}
+		n.ca.Store(ca)
+	}
+	if err := n.secrets.store(n.dir); err != nil {
+		return err
+	}
+	if err := n.dir.SetMembers(append(members, datadir.Member{ID: n.id, Name: n.name})); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		which datadir.Secret
+		b     []byte
+	}{{datadir.CACert, caCert}, {datadir.CAKey, caKey}, {datadir.NodeKey, keyPEM}, {datadir.NodeCert, cert}} {
+		if f.b == nil {
+			continue
+		}
+		if err := n.dir.SetSecret(f.which, f.b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bootstrapRaft makes a founder the only voter. A founder is known by holding the CA key without knowing any other member,
+// so a start that was interrupted goes on where it stopped, and nobody else ever founds anything.
+func (n *Node) bootstrapRaft() error {
+	has, err := n.store.HasState()
+	if err != nil || has {
+		return err
+	}
+	members, err := n.dir.Members()
+	if err != nil {
+		return err
+	}
+	if n.ca.Load() == nil || len(members) > 1 {
+		return nil // a joiner: the leader brings everything
+	}
+	return n.store.Bootstrap()
+}
+
+// handleJoin decides about a joiner whose token says that it may enter.
+func (n *Node) handleJoin(ctx context.Context, q *mesh.JoinRequest, remote net.Addr) (*mesh.JoinReply, error) {
+	if n.fsm.ClusterID() == 0 {
+		return nil, wire.Errorf(wire.NotReady, "this node is not up yet: try again")
+	}
+	// The token may have been made a moment ago at another node.
+	index, err := n.prove(ctx)
+	if err == nil {
+		err = n.fsm.WaitApplied(ctx, index)
+	}
+	if err != nil {
+		return nil, wire.Errorf(wire.Unavailable, "the cluster has no quorum at the moment: %v", err)
+	}
+	hash, expiresUnix, ok := n.fsm.Token(q.TokenID)
+	expires := time.Unix(expiresUnix, 0)
+	if !ok || !mesh.CheckToken(q.TokenID, q.Secret, hash) {
+		return nil, wire.Errorf(wire.Refused, "the cluster does not know this token (any more): make a new one with `imctl cluster token create`")
+	}
+	if time.Now().After(expires) {
+		return nil, wire.Errorf(wire.Refused, "the token expired at %s: make a new one with `imctl cluster token create`", expires.Format(time.RFC3339))
+	}
+	if err := raftfsm.CheckName(q.Name); err != nil {
+		return nil, wire.Errorf(wire.Refused, "%v", err)
+	}
+	cmd := &raftfsm.Command{Kind: raftfsm.KindNodeJoin, Node: q.Node, Name: q.Name, Addrs: q.Addrs, Version: q.Version}
+	if q.NonVoter {
+		cmd.Role = raftfsm.RoleNonVoter
+	}
+	r, err := n.leaderCall.propose(ctx, cmd)
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
+		return nil, err
+	}
+	cert, err := n.sign(ctx, q.Node, q.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	reply := &mesh.JoinReply{Code: wire.OK, Cluster: n.fsm.ClusterID(), CertPEM: cert, CAPEM: n.identity.Load().CAPEM, Secrets: n.secrets.handOut()}
+	for _, m := range n.fsm.Nodes() {
+		if m.ID != q.Node {
+			reply.Members = append(reply.Members, mesh.Member{ID: m.ID, Name: m.Name, Mesh: m.Addrs.Mesh})
+		}
+	}
+	n.log.Info("audit", "event", "join", "node", q.Name, "joiner", q.Node, "token", q.TokenID, "from", remote.String())
+	return reply, nil
+}
+
+// wasMember tells a node that was removed from one whose joining has not reached the table here.
+func (n *Node) wasMember() bool { return n.fsm.Removed(n.id) }

@@ -1,0 +1,338 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"imroute/mesh"
+	"imroute/mesh/lane"
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+	"imroute/node/datadir"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+	"imroute/raftfsm/store"
+)
+
+// Node is one server of a cluster. New checks its configuration, Open starts everything, Wait returns when it has ended,
+// Close ends it. Methods are safe for concurrent use once Open has returned.
+type Node struct {
+	cfg  Config
+	log  *slog.Logger
+	born time.Time
+
+	// fixed by Open
+	dir        *datadir.Dir
+	id         wire.NodeID
+	name       string
+	secrets    *secrets
+	fsm        *raftfsm.FSM
+	store      *store.Store
+	mesh       *mesh.Mesh
+	gateway    *gateway.Gateway
+	admin      *admin.Server
+	lead       *lead
+	leaderCall *leaderCall
+	reads      *rounds[wire.ClientID, located]
+	router     *router
+	metrics    nodeMetrics
+	peers      *peerBook
+	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
+	identity   atomic.Pointer[mesh.Identity]
+
+	lease       leaseHolder
+	admission   admission
+	present     atomic.Pointer[life]
+	drainIntent atomic.Bool
+	leaving     atomic.Bool
+	leaveAsked  atomic.Bool
+	leaveNow    chan struct{}                                 // capacity 1
+	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
+
+	ready     chan struct{}
+	readyOnce sync.Once
+	ctx       context.Context
+	stop      context.CancelCauseFunc
+	group     *errgroup.Group
+	ended     chan struct{}
+	endErr    error
+	closeOnce sync.Once
+}
+
+// New checks cfg; nothing is started or touched.
+func New(cfg Config, log *slog.Logger) (*Node, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Node{cfg: cfg, log: log, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1)}, nil
+}
+
+// Open starts the node and returns when its listeners listen. It does not wait for a cluster: see Ready. After an error
+// nothing is left running.
+func (n *Node) Open(ctx context.Context) (err error) {
+	n.born = time.Now()
+	n.ctx, n.stop = context.WithCancelCause(context.Background())
+	n.group, _ = errgroup.WithContext(n.ctx)
+	defer func() {
+		if err != nil {
+			n.shutdown(err)
+		}
+	}()
+	// The lock of the data folder comes first: it proves that no other process is this node.
+	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
+		return err
+	}
+	n.id = n.dir.ID()
+	n.log = n.log.With("id", n.id)
+	if err := n.checkMachine(); err != nil {
+		return err
+	}
+	if err := n.becomeMember(ctx); err != nil { // found, join, or remember
+		return err
+	}
+	n.log.Info("starting", "name", n.name, "version", Version, "cluster", fmt.Sprintf("%016x", n.identity.Load().Cluster))
+
+	n.lease.length, n.lease.margin = n.cfg.Timings.Lease, n.cfg.Timings.Margin
+	n.fsm = raftfsm.NewFSM(raftfsm.FSMConfig{Logger: n.log, Fatal: n.fatal, EventBuffer: 4096})
+	n.router = &router{
+		self: n.id, table: n.fsm, life: n.present.Load, lease: func() bool { return n.lease.holds(now()) },
+		lane: n.laneTo, nameOf: n.nameOf, nacked: n.metrics.nacks.Add, read: func(ctx context.Context, c wire.ClientID) (located, error) { return n.reads.do(ctx, c) },
+		pendings: newPendings(n.cfg.PendingMax), flows: flows{by: map[flowKey]*flow{}}, ctx: n.ctx,
+	}
+	n.router.local.r = n.router
+	if n.mesh, err = mesh.New(mesh.Config{
+		Bind: n.cfg.Mesh.Bind, Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin,
+		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
+	}); err != nil {
+		return err
+	}
+	n.leaderCall = &leaderCall{self: n.id, leader: func() (wire.NodeID, bool) { return n.store.Leader() }, call: n.mesh.Call}
+	n.reads = newRounds(n.ctx, func(ctx context.Context, clients []wire.ClientID) ([]located, error) {
+		ctx, cancel := context.WithTimeout(ctx, n.cfg.Timings.Lease)
+		defer cancel()
+		return n.leaderCall.read(ctx, clients)
+	})
+	n.lead = newLead(n)
+	n.lead.confirm.open(n.ctx)
+
+	if err := n.openGateway(ctx); err != nil {
+		return err
+	}
+	// Raft before the mesh: a peer's first message finds somebody to take it.
+	if n.store, err = store.Open(store.Config{
+		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.mesh.RaftLayer(), Logger: quieterLogger(n.log.With("part", "raft")),
+		Heartbeat: n.cfg.Timings.Heartbeat, Election: n.cfg.Timings.Election, Fatal: n.fatal, RequireState: n.dir.LastBoot() > 0,
+	}); err != nil {
+		return err
+	}
+	if err := n.bootstrapRaft(); err != nil {
+		return err
+	}
+	n.registerHandlers()
+	if err := n.mesh.Open(); err != nil {
+		return err
+	}
+	if warning := n.mesh.BufferWarning(); warning != "" {
+		n.log.Warn(warning)
+	}
+	if err := n.openMetrics(); err != nil {
+		return err
+	}
+	if err := n.openAdmin(); err != nil {
+		return err
+	}
+
+	n.group.Go(func() error { n.router.run(n.ctx); return nil })
+	n.group.Go(func() error { return n.lead.run(n.ctx) })
+	n.group.Go(func() error { return n.endWith(n.runLives(n.ctx)) })
+	n.group.Go(func() error { return n.runDrain(n.ctx) })
+	n.group.Go(func() error { return n.runLeave(n.ctx) })
+	n.group.Go(func() error { return n.runPeers(n.ctx) })
+	n.group.Go(func() error { return n.runRenewal(n.ctx) })
+	return nil
+}
+
+// laneTo picks the lane by the recipient, so that messages to one recipient stay in order.
+func (n *Node) laneTo(owner wire.NodeID, to wire.ClientID) *lane.Session {
+	return n.mesh.Lane(owner, int(to.Hash()%uint64(n.mesh.Lanes())))
+}
+
+// endWith ends the node with what its lives ended with.
+func (n *Node) endWith(err error) error {
+	if errors.Is(err, errRemoved) {
+		// The next start says so at once, instead of looking for a cluster that does not answer.
+		if _, err := n.peers.keep(); err != nil {
+			n.log.Error("keeping the list of members", "err", err)
+		}
+	}
+	if n.leaving.Load() && errors.Is(err, errRemoved) {
+		n.log.Info("left the cluster")
+		err = errLeft
+	}
+	if err != nil {
+		n.end(err)
+	}
+	return nil
+}
+
+// errLeft is the good end of a node that left.
+var errLeft = errors.New("left the cluster")
+
+// fail is fatal for use in a return statement.
+func (n *Node) fail(err error) error {
+	n.fatal(err)
+	return err
+}
+
+// fatal ends the node: its disk or its state machine can no longer be trusted. Nothing is retried.
+func (n *Node) fatal(err error) {
+	n.log.Error("stopping: this node can no longer be trusted", "err", err)
+	n.end(err)
+}
+
+// end makes Wait return; the first cause holds.
+func (n *Node) end(err error) { n.stop(err) }
+
+// Ready is closed once the node holds a lease and takes clients for the first time.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+func (n *Node) becameReady() {
+	n.readyOnce.Do(func() {
+		n.log.Info("ready", "mesh", n.Addrs().Mesh, "client_tcp", n.Addrs().ClientTCP, "client_ws", n.Addrs().ClientWS, "admin", n.Addrs().Admin)
+		close(n.ready)
+	})
+}
+
+// Wait returns when the node ended: nil after it left the cluster or was closed, otherwise why it had to stop. The caller
+// still has to Close it.
+func (n *Node) Wait() error {
+	<-n.ctx.Done()
+	err := context.Cause(n.ctx)
+	if errors.Is(err, errLeft) || errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
+}
+
+var errClosed = errors.New("the node was closed")
+
+// Close ends the node in the reverse order of Open: clients are told, what is on its way is ended with an answer. It
+// returns when every goroutine has ended, or with an error when ctx ends first.
+func (n *Node) Close(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.shutdown(errClosed)
+	}()
+	select {
+	case <-done:
+		return n.endErr
+	case <-ctx.Done():
+		return fmt.Errorf("closing the node: %w", context.Cause(ctx))
+	}
+}
+
+// closeWait bounds how long clients are waited for.
+const closeWait = 5 * time.Second
+
+func (n *Node) shutdown(why error) {
+	n.closeOnce.Do(func() {
+		var errs []error
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		if n.gateway != nil {
+			// Sessions first, while the router and the leader can still be reached: their routes go at once.
+			errs = append(errs, n.gateway.Close(ctx))
+			n.flushUnregisters(ctx)
+		}
+		if n.stop != nil { // nil: it was never opened
+			n.stop(why)
+		}
+		if n.admin != nil {
+			errs = append(errs, n.admin.Close(ctx))
+		}
+		if n.group != nil {
+			_ = n.group.Wait()
+		}
+		if n.reads != nil {
+			n.reads.wait()
+			n.lead.confirm.rounds.wait()
+		}
+		if n.store != nil {
+			errs = append(errs, n.store.Close())
+		}
+		if n.mesh != nil {
+			errs = append(errs, n.mesh.Close())
+		}
+		if n.dir != nil {
+			errs = append(errs, n.dir.Close())
+		}
+		n.endErr = errors.Join(errs...)
+		close(n.ended)
+	})
+}
+
+// flushUnregisters gives the routes of the sessions just closed a moment to go; what does not go is void with the
+// incarnation.
+func (n *Node) flushUnregisters(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if l := n.present.Load(); l != nil {
+		l.proposer.idle(ctx)
+	}
+}
+
+// nameOf is a node's name for people, or its id.
+func (n *Node) nameOf(id wire.NodeID) string {
+	if node, ok := n.fsm.Node(id); ok {
+		return node.Name
+	}
+	return id.String()
+}
+
+// heardLoads keeps what the leader spread about every node.
+func (n *Node) heardLoads(loads []wire.NodeLoad) {
+	m := make(map[wire.NodeID]wire.NodeLoad, len(loads))
+	for _, v := range loads {
+		m[v.Node] = v
+	}
+	n.loads.Store(&m)
+}
+
+// Addrs is where this node can be reached, as advertised.
+func (n *Node) Addrs() wire.Addrs {
+	tcp, ws := n.gateway.Addrs()
+	return wire.Addrs{
+		Mesh:      advertised(n.cfg.Mesh, n.mesh.Addr().String()),
+		ClientTCP: advertised(n.cfg.ClientTCP, tcp),
+		ClientWS:  advertised(n.cfg.ClientWS, ws),
+		Admin:     advertised(n.cfg.Admin, n.admin.Addr()),
+	}
+}
+
+// ID is the node's id; valid after Open.
+func (n *Node) ID() wire.NodeID { return n.id }
+
+// Name is the node's label; valid after Open.
+func (n *Node) Name() string { return n.name }
+
+// ClusterID names the cluster, sixteen hex digits; valid after Open.
+func (n *Node) ClusterID() string { return fmt.Sprintf("%016x", n.identity.Load().Cluster) }
+
+// AdminToken is the operators' bearer token; empty in development mode. Valid after Open.
+func (n *Node) AdminToken() string {
+	if n.cfg.Dev {
+		return ""
+	}
+	return n.secrets.AdminToken
+}

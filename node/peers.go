@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"imroute/mesh"
+	"imroute/mesh/wire"
+	"imroute/node/datadir"
+	"imroute/raftfsm"
+)
+
+// peerBook answers who is a member and where its mesh listens. The table says so; before Raft has replayed it, the list
+// that the data folder keeps does; and where addresses have changed meanwhile, whoever answered at a --join address.
+type peerBook struct {
+	n *Node
+
+	mu    sync.Mutex
+	kept  map[wire.NodeID]datadir.Member // what the data folder has
+	found map[wire.NodeID]string         // who answered where
+}
+
+func newPeerBook(n *Node) *peerBook {
+	return &peerBook{n: n, kept: map[wire.NodeID]datadir.Member{}, found: map[wire.NodeID]string{}}
+}
+
+func (b *peerBook) load() error {
+	members, err := b.n.dir.Members()
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range members {
+		b.kept[m.ID] = m
+	}
+	return nil
+}
+
+// member is mesh.Config.Members.
+func (b *peerBook) member(id wire.NodeID) (addr string, ok bool) {
+	b.mu.Lock()
+	found, kept := b.found[id], b.kept[id]
+	b.mu.Unlock()
+	if node, in := b.n.fsm.Node(id); in {
+		addr, ok = node.Addrs.Mesh, true
+	} else if kept.ID != 0 && !b.n.fsm.Removed(id) {
+		addr, ok = kept.Mesh, true
+	}
+	if found != "" {
+		addr = found
+	}
+	return addr, ok
+}
+
+// keep writes the table's members down and returns those that are no longer any.
+func (b *peerBook) keep() (gone []wire.NodeID, err error) {
+	nodes := b.n.fsm.Nodes()
+	if len(nodes) == 0 {
+		return nil, nil // nothing was applied yet: what is kept is better
+	}
+	now := map[wire.NodeID]datadir.Member{}
+	var list []datadir.Member
+	for _, node := range nodes {
+		m := datadir.Member{ID: node.ID, Name: node.Name, Mesh: node.Addrs.Mesh}
+		now[node.ID] = m
+		list = append(list, m)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.kept {
+		if _, in := now[id]; !in && b.n.fsm.Removed(id) {
+			gone = append(gone, id)
+		} else if !in {
+			now[id] = b.kept[id] // a member that this table has not applied yet
+			list = append(list, b.kept[id])
+		}
+	}
+	if maps.Equal(now, b.kept) {
+		return nil, nil
+	}
+	for id, m := range now {
+		if m.Mesh != b.kept[id].Mesh {
+			delete(b.found, id) // the table has caught up
+		}
+	}
+	b.kept = now
+	return gone, b.n.dir.SetMembers(list)
+}
+
+// known lists every other member.
+func (b *peerBook) known() []wire.NodeID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ids := slices.Collect(maps.Keys(b.kept))
+	return slices.DeleteFunc(ids, func(id wire.NodeID) bool { return id == b.n.id })
+}
+
+// runPeers keeps the mesh in step with the table until ctx ends: who is new is connected to, who was removed is cut off at
+// once, incarnations that end free what waits for them.
+func (n *Node) runPeers(ctx context.Context) error {
+	changes := n.fsm.Subscribe(1024)
+	defer changes.Close()
+	sync := func() error {
+		gone, err := n.peers.keep()
+		if err != nil {
+			return n.fail(fmt.Errorf("keeping the list of members: %w", err))
+		}
+		for _, id := range gone {
+			n.mesh.Drop(id)
+		}
+		for _, id := range n.peers.known() {
+			n.mesh.Connect(id)
+		}
+		return nil
+	}
+	if err := sync(); err != nil {
+		return err
+	}
+	n.group.Go(func() error { return n.lookForPeers(ctx) })
+	for {
+		e, err := changes.Next(ctx)
+		if err != nil {
+			return nil // ctx ended
+		}
+		switch e.Kind {
+		case raftfsm.NodeChanged, raftfsm.NodeRemoved:
+			err = sync()
+		case raftfsm.IncarnationEnded:
+			n.router.abandoned(e.Route.Node, e.Route.Incarnation)
+		case raftfsm.Resync:
+			err = sync()
+			for _, node := range n.fsm.Nodes() {
+				inc := node.Incarnation
+				if node.State != raftfsm.Down && inc > 0 {
+					inc--
+				}
+				n.router.abandoned(node.ID, inc)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// lookForPeers finds members again whose addresses are no longer what anybody here knows: while no leader is in sight, it
+// asks at the --join addresses who answers there.
+func (n *Node) lookForPeers(ctx context.Context) error {
+	for sleep(ctx, time.Second) {
+		if _, ok := n.store.Leader(); ok || len(n.cfg.Join) == 0 {
+			continue
+		}
+		for _, addr := range n.cfg.Join {
+			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			id, err := mesh.Probe(try, addr, n.identity.Load())
+			cancel()
+			if err != nil {
+				n.log.Debug("nobody of this cluster answers", "addr", addr, "err", err)
+				continue
+			}
+			n.peers.mu.Lock()
+			n.peers.found[id] = addr
+			if _, in := n.peers.kept[id]; !in {
+				n.peers.kept[id] = datadir.Member{ID: id, Mesh: addr} // its certificate says that it belongs to the cluster
+			}
+			n.peers.mu.Unlock()
+			n.mesh.Connect(id)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package node
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"imroute/mesh/wire"
+)
+
+// origin is who hears how a send ended: a client's session or a call of the API.
+type origin interface {
+	// Result is called at most once for a message; it must not block. owner is the name of the node that answered.
+	Result(counter uint64, code wire.Code, owner, text string)
+}
+
+// pending is a message whose end is not known yet: one whose sender wants to hear of it, or one that met trouble. It owns
+// its copy of the message.
+type pending struct {
+	ref      uint64
+	m        wire.Forward
+	ack      wire.AckMode // what the sender asked for; m.Ack may ask for more
+	origin   origin       // nil: nobody is left to tell
+	deadline time.Duration
+	bytes    int
+
+	flow atomic.Pointer[flow] // set once, when it meets trouble
+
+	// guarded by the flow's mu
+	out  bool // it is with an owner
+	over bool
+
+	// guarded by the shard's mu
+	sent       bool // handed to a lane or a session at least once
+	doubt      bool // somebody took it and ended before telling how it went: it may have been delivered
+	node       wire.NodeID
+	inc        wire.Incarnation
+	slot       int
+	prev, next *pending
+}
+
+// pendings holds every pending by its ref, and by its deadline in a wheel, in shards.
+type pendings struct {
+	limit  int64 // bytes
+	bytes  atomic.Int64
+	count  atomic.Int64
+	shards [pendingShards]pendingShard
+	wake   chan struct{} // capacity 1: the first pending after none
+}
+
+const (
+	pendingShards = 16
+	wheelSlots    = 1024
+	wheelTick     = 16 * time.Millisecond
+	pendingCost   = 256 // bytes that a pending takes beside its payload
+)
+
+type pendingShard struct {
+	mu    sync.Mutex
+	refs  uint64
+	byRef map[uint64]*pending
+	wheel [wheelSlots]*pending // first of a list each
+	seen  int64                // ticks up to here were looked at
+}
+
+func newPendings(limit int64) *pendings {
+	p := &pendings{limit: limit, wake: make(chan struct{}, 1)}
+	for i := range p.shards {
+		p.shards[i].byRef = map[uint64]*pending{}
+		// Not from zero: a late status for a message of this node's former process must not find one of ours.
+		p.shards[i].refs = wire.NewID() / (2 * pendingShards)
+	}
+	return p
+}
+
+// reserve accounts for a message of n payload bytes; false: the limit is reached and the sender must be told.
+func (t *pendings) reserve(n int) bool {
+	if t.bytes.Add(int64(n+pendingCost)) > t.limit {
+		t.bytes.Add(-int64(n + pendingCost))
+		return false
+	}
+	return true
+}
+
+// add gives p its ref; its bytes were reserved.
+func (t *pendings) add(p *pending) {
+	p.bytes = len(p.m.Payload) + pendingCost
+	i := (p.m.Instance + p.m.Counter) % pendingShards
+	sh := &t.shards[i]
+	sh.mu.Lock()
+	sh.refs++
+	p.ref = sh.refs*pendingShards + i
+	p.m.Ref = p.ref
+	sh.byRef[p.ref] = p
+	sh.link(p)
+	sh.mu.Unlock()
+	if t.count.Add(1) == 1 {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sending notes where p goes now; false: it is over already.
+func (t *pendings) sending(p *pending, node wire.NodeID, inc wire.Incarnation) bool {
+	sh := &t.shards[p.ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.byRef[p.ref] != p {
+		return false
+	}
+	p.sent, p.node, p.inc = true, node, inc
+	return true
+}
+
+// doubted notes that whoever had p will not say any more how it went.
+func (t *pendings) doubted(ref uint64) {
+	sh := &t.shards[ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if p := sh.byRef[ref]; p != nil {
+		p.doubt = true
+	}
+}
+
+// take removes and returns the pending of ref; nil: it is over already.
+func (t *pendings) take(ref uint64) *pending {
+	sh := &t.shards[ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.byRef[ref]
+	if p != nil {
+		t.dropLocked(sh, p)
+	}
+	return p
+}
+
+// get returns the pending of ref without removing it.
+func (t *pendings) get(ref uint64) *pending {
+	sh := &t.shards[ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.byRef[ref]
+}
+
+func (t *pendings) dropLocked(sh *pendingShard, p *pending) {
+	delete(sh.byRef, p.ref)
+	sh.unlink(p)
+	t.count.Add(-1)
+	t.bytes.Add(-int64(p.bytes))
+}
+
+// expired removes and returns what is past its deadline at the moment at; the slots passed since last are looked at.
+func (t *pendings) expired(last, at time.Duration) (out []*pending) {
+	from, to := int64(last/wheelTick), int64(at/wheelTick)
+	from = max(from, to-wheelSlots+1)
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		sh.seen = max(sh.seen, to)
+		for slot := from; slot <= to; slot++ {
+			for p := sh.wheel[slot%wheelSlots]; p != nil; {
+				next := p.next
+				if p.deadline <= at {
+					t.dropLocked(sh, p)
+					out = append(out, p)
+				}
+				p = next
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return out
+}
+
+// sentTo returns, without removing them, the pendings that were last sent to this incarnation of a node.
+func (t *pendings) sentTo(node wire.NodeID, inc wire.Incarnation) (out []*pending) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		for _, p := range sh.byRef {
+			if p.sent && p.node == node && p.inc <= inc {
+				out = append(out, p)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return out
+}
+
+// all returns every pending; for the end of the node.
+func (t *pendings) all() (out []*pending) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		for _, p := range sh.byRef {
+			out = append(out, p)
+		}
+		sh.mu.Unlock()
+	}
+	return out
+}
+
+// link puts p in the slot behind its deadline, so that it is over when the slot is passed; but in none that was passed, since
+// that would come round again only after a whole turn.
+func (sh *pendingShard) link(p *pending) {
+	p.slot = int(max(int64(p.deadline/wheelTick), sh.seen)+1) % wheelSlots
+	p.prev, p.next = nil, sh.wheel[p.slot]
+	if p.next != nil {
+		p.next.prev = p
+	}
+	sh.wheel[p.slot] = p
+}
+
+func (sh *pendingShard) unlink(p *pending) {
+	if p.prev != nil {
+		p.prev.next = p.next
+	} else {
+		sh.wheel[p.slot] = p.next
+	}
+	if p.next != nil {
+		p.next.prev = p.prev
+	}
+	p.prev, p.next = nil, nil
+}

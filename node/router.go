@@ -1,0 +1,355 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"imroute/mesh/lane"
+	"imroute/mesh/wire"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+)
+
+// table is what the router reads of the state machine.
+type table interface {
+	Lookup(wire.ClientID) (raftfsm.Route, bool)
+	Applied() uint64
+}
+
+// session is what the router and the takeover need of a client's session; *gateway.Session is one.
+type session interface {
+	origin
+	Client() wire.ClientID
+	ID() wire.SessionID
+	Open(wire.Epoch)
+	Deliver(m *wire.Forward, to gateway.Receipt) wire.Code
+	Close(code wire.Code, text string)
+	Fenced() <-chan struct{}
+}
+
+// router brings a message to its recipient's session. The fast path is one look-up and one hop: the local session, or
+// the lane to the owner. Whatever does not go through at once becomes a pending in a flow (flow.go), where alone
+// consistency is paid for.
+type router struct {
+	self   wire.NodeID
+	table  table
+	read   func(ctx context.Context, c wire.ClientID) (located, error) // linearizable
+	life   func() *life                                                // this node's present incarnation; nil: none
+	lease  func() bool
+	lane   func(owner wire.NodeID, to wire.ClientID) *lane.Session // nil: not a member
+	nameOf func(wire.NodeID) string
+	nacked func(wire.Code)
+
+	pendings *pendings
+	flows    flows
+	ctx      context.Context // of the flows
+	wg       sync.WaitGroup
+
+	local    localReceipt
+	receipts sync.Map // *lane.Session → *laneReceipt
+
+	results   [1024]atomic.Uint64 // by code
+	forwarded atomic.Uint64       // handed to a lane
+	delivered atomic.Uint64       // handed to a session here, by a sender here
+	arrived   atomic.Uint64       // handed to a session here, from a lane
+}
+
+// send routes m, which is valid during the call only; m.Ack is what the sender asked for and o hears the outcome.
+func (r *router) send(o origin, m *wire.Forward, timeout time.Duration) {
+	to := wire.ClientID{Tenant: m.Tenant, ID: m.To}
+	m.LeftMS = uint32(timeout / time.Millisecond)
+	if m.Ack == wire.AckNone {
+		if r.flows.empty() || !r.flows.has(m) {
+			route, ok := r.table.Lookup(to)
+			if ok {
+				switch code := r.hand(m, &route, nil); code {
+				case 0:
+					return
+				case wire.NotOwner, wire.NotReady:
+				default:
+					r.report(o, m.Counter, code, "", "")
+					return
+				}
+			}
+		}
+		if p := r.newPending(o, m, timeout); p != nil {
+			r.flows.add(r, p, 0)
+		}
+		return
+	}
+	p := r.newPending(o, m, timeout)
+	if p == nil {
+		return
+	}
+	if r.flows.empty() || !r.flows.has(m) {
+		if route, ok := r.table.Lookup(to); ok && r.pendings.sending(p, route.Node, route.Incarnation) {
+			m.Ref = p.ref
+			code := r.hand(m, &route, &r.local)
+			if code == 0 {
+				return
+			}
+			if code != wire.NotOwner && code != wire.NotReady {
+				r.finish(p.ref, code, route.Node, "")
+				return
+			}
+		}
+	}
+	r.flows.add(r, p, 0)
+}
+
+// newPending copies m; nil: the limit is reached and o was told.
+func (r *router) newPending(o origin, m *wire.Forward, timeout time.Duration) *pending {
+	if !r.pendings.reserve(len(m.Payload)) {
+		r.report(o, m.Counter, wire.Overloaded, "", "too many messages of this node are waiting for their outcome")
+		return nil
+	}
+	p := &pending{m: *m, ack: m.Ack, origin: o, deadline: now() + timeout}
+	p.m.Tenant, p.m.To, p.m.From = strings.Clone(m.Tenant), strings.Clone(m.To), strings.Clone(m.From)
+	p.m.Payload = append([]byte(nil), m.Payload...)
+	r.pendings.add(p)
+	return p
+}
+
+// hand gives m to the session here or to the owner's lane. 0: taken; NotOwner, NotReady: look again; else it is over.
+func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Receipt) wire.Code {
+	m.Incarnation, m.Epoch = route.Incarnation, route.Epoch
+	if route.Node == r.self {
+		code := r.deliver(m, receipt)
+		if code == 0 {
+			r.delivered.Add(1)
+		}
+		return code
+	}
+	l := r.lane(route.Node, wire.ClientID{Tenant: m.Tenant, ID: m.To})
+	if l == nil {
+		return wire.NotOwner
+	}
+	switch _, err := l.Send(m); {
+	case errors.Is(err, lane.ErrClosed): // the peer was removed, or this node stops
+		return wire.NotOwner
+	case errors.Is(err, lane.ErrTooLarge):
+		return wire.TooLarge
+	case err != nil:
+		return wire.Overloaded
+	}
+	r.forwarded.Add(1)
+	return 0
+}
+
+// deliver is the owner's side, for messages from here and from peers: lease, incarnation, session and epoch are checked.
+func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt) wire.Code {
+	l := r.life()
+	if l == nil || l.incarnation != m.Incarnation {
+		return wire.NotOwner
+	}
+	if !r.lease() {
+		return wire.NotReady
+	}
+	s, ok := l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch)
+	if !ok {
+		return wire.NotOwner
+	}
+	return s.Deliver(m, receipt)
+}
+
+// finish ends the pending of ref and tells its sender, once.
+func (r *router) finish(ref uint64, code wire.Code, owner wire.NodeID, text string) {
+	p := r.pendings.take(ref)
+	if p == nil {
+		return
+	}
+	r.ended(p, code, owner, text)
+}
+
+// ended tells the sender of p, which is out of the pendings, and its flow.
+func (r *router) ended(p *pending, code wire.Code, owner wire.NodeID, text string) {
+	if p.ack != wire.AckNone || code != wire.Delivered {
+		name := ""
+		if owner != 0 {
+			name = r.nameOf(owner)
+		}
+		r.report(p.origin, p.m.Counter, code, name, text)
+	}
+	if f := p.flow.Load(); f != nil {
+		f.ended(p)
+	}
+}
+
+func (r *router) report(o origin, counter uint64, code wire.Code, owner, text string) {
+	if int(code) < len(r.results) {
+		r.results[code].Add(1)
+	}
+	if o != nil {
+		o.Result(counter, code, owner, text)
+	}
+}
+
+// outcome takes what an owner said of a pending: an end, or a reason to look again.
+func (r *router) outcome(ref uint64, code wire.Code, owner wire.NodeID, index uint64) {
+	if code != wire.NotOwner && code != wire.NotReady {
+		r.finish(ref, code, owner, "")
+		return
+	}
+	if p := r.pendings.get(ref); p != nil {
+		r.flows.add(r, p, index)
+	}
+}
+
+// counts is how many sends ended how.
+func (r *router) counts() map[wire.Code]uint64 {
+	out := map[wire.Code]uint64{}
+	for code := range r.results {
+		if v := r.results[code].Load(); v != 0 {
+			out[wire.Code(code)] = v
+		}
+	}
+	return out
+}
+
+// localReceipt takes the receipts of sessions here for messages of senders here.
+type localReceipt struct{ r *router }
+
+func (l *localReceipt) Receipt(ref uint64, code wire.Code) {
+	l.r.outcome(ref, code, l.r.self, l.r.table.Applied())
+}
+
+// laneReceipt sends the receipts of sessions here back to the node they came from.
+type laneReceipt struct {
+	r    *router
+	lane *lane.Session
+}
+
+func (l *laneReceipt) Receipt(ref uint64, code wire.Code) {
+	index := uint64(0)
+	if code == wire.NotOwner {
+		index = l.r.table.Applied()
+	}
+	l.lane.SendStatus(ref, code, index)
+}
+
+// The lanes' handler: calls come in order from each lane's reader and must not block.
+
+// Message takes a message of a peer for a session here.
+func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code, uint64) {
+	var receipt gateway.Receipt
+	if m.Ref != 0 {
+		v, ok := r.receipts.Load(l)
+		if !ok {
+			v, _ = r.receipts.LoadOrStore(l, &laneReceipt{r, l})
+		}
+		receipt = v.(*laneReceipt)
+	}
+	code := r.deliver(m, receipt)
+	if code != 0 {
+		r.nacked(code)
+		return code, r.table.Applied()
+	}
+	r.arrived.Add(1)
+	return 0, 0
+}
+
+// Status takes what a peer says of a message of ours.
+func (r *router) Status(l *lane.Session, st wire.Status, m *wire.Forward) {
+	if st.Ref != 0 {
+		r.outcome(st.Ref, st.Code, l.Peer(), st.Index)
+		return
+	}
+	if m != nil {
+		r.refusedOneWay(m, st.Code, st.Index, false)
+	}
+}
+
+// refusedOneWay looks again for a message without acknowledgement that the owner refused or never took.
+func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, doubt bool) {
+	o := r.senderOf(m)
+	if code != wire.NotOwner && code != wire.NotReady {
+		r.report(o, m.Counter, code, "", "")
+		return
+	}
+	m.Ref = 0
+	if p := r.newPending(o, m, time.Duration(m.LeftMS)*time.Millisecond); p != nil {
+		if doubt {
+			r.pendings.doubted(p.ref)
+		}
+		r.flows.add(r, p, index)
+	}
+}
+
+// senderOf finds the session that sent m; nil if it is gone.
+func (r *router) senderOf(m *wire.Forward) origin {
+	l := r.life()
+	if l == nil {
+		return nil
+	}
+	s, ok := l.claims.current(wire.ClientID{Tenant: m.Tenant, ID: m.From})
+	if !ok || s.ID().Instance != m.Instance {
+		return nil
+	}
+	return s
+}
+
+// Acked has nothing to do here: a lane keeps what is unacknowledged itself.
+func (r *router) Acked(*lane.Session, uint64) {}
+
+// Lost gets back a message that the peer's former process may or may not have taken.
+func (r *router) Lost(_ *lane.Session, _ uint64, m *wire.Forward) {
+	if m.Ref != 0 {
+		r.pendings.doubted(m.Ref)
+		r.outcome(m.Ref, wire.NotOwner, 0, 0)
+		return
+	}
+	r.refusedOneWay(m, wire.NotOwner, 0, true)
+}
+
+// PeerRestarted sends again what the peer's former process had taken without telling how it ended.
+func (r *router) PeerRestarted(l *lane.Session) { r.abandoned(l.Peer(), ^wire.Incarnation(0)) }
+
+// abandoned: no answer will come from incarnations of node up to inc.
+func (r *router) abandoned(node wire.NodeID, inc wire.Incarnation) {
+	for _, p := range r.pendings.sentTo(node, inc) {
+		r.pendings.doubted(p.ref)
+		r.outcome(p.ref, wire.NotOwner, node, 0)
+	}
+}
+
+// stopping is what senders are told whose messages a node that ends still had.
+const stopping = "this node is stopping"
+
+// run ends what is past its deadline, until ctx ends; then it ends the flows.
+func (r *router) run(ctx context.Context) {
+	defer r.wg.Wait()
+	ticker := time.NewTicker(wheelTick)
+	defer ticker.Stop()
+	for last := now(); ; {
+		if r.pendings.count.Load() == 0 {
+			ticker.Stop() // an idle node does not tick
+			select {
+			case <-r.pendings.wake:
+			case <-ctx.Done():
+			}
+			ticker.Reset(wheelTick)
+		}
+		select {
+		case <-ctx.Done():
+			r.flows.close()
+			for _, p := range r.pendings.all() {
+				r.finish(p.ref, wire.Unknown, 0, stopping)
+			}
+			return
+		case <-ticker.C:
+		}
+		at := now()
+		for _, p := range r.pendings.expired(last, at) {
+			code, text := wire.Unavailable, "no node could say where the recipient is, within the time-out"
+			if p.sent {
+				code, text = wire.Timeout, "sent, but no answer came within the time-out: it may have been delivered"
+			}
+			r.ended(p, code, 0, text)
+		}
+		last = at
+	}
+}
