@@ -31,6 +31,7 @@ type nodeSettings struct {
 	idle                                             time.Duration
 	maxPayload, maxSessions, loginRate, lanes        int
 	anyOrigin                                        bool
+	journal                                          string // for tests
 
 	logLevel, logFormat string
 }
@@ -81,6 +82,9 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.loginRate, "login-rate", 0, "most logins a second (default: no limit)")
 	f.IntVar(&s.lanes, "lanes", 0, "ordered streams to each peer (default 4)")
 	f.BoolVar(&s.anyOrigin, "any-origin", false, "let web pages of any origin connect over WebSocket")
+
+	f.StringVar(&s.journal, "journal", "", "write every delivery down in this file, for tests")
+	_ = f.MarkHidden("journal") // the flag exists
 
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")

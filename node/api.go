@@ -253,6 +253,9 @@ func countTrue(m map[wire.NodeID]bool) (n int) {
 
 // RemoveNode takes a dead node out; with force the leader first lets its lease run out.
 func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
+	if err := a.n.refresh(ctx); err != nil { // whether it is down is not a question of how far this table has come
+		return err
+	}
 	node, err := a.n.resolve(ref)
 	if err != nil {
 		return err
@@ -267,6 +270,11 @@ func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
 	}
 	if node.State != raftfsm.Down {
 		if err := a.n.stopGrants(ctx, node.ID); err != nil {
+			return err
+		}
+	}
+	if voters[node.ID] { // see leave: the voters that stay must not need it to take it out
+		if _, err := a.setRole(ctx, node.ID.String(), raftfsm.RoleNonVoter); err != nil {
 			return err
 		}
 	}
@@ -302,6 +310,7 @@ const (
 	opStopGrants = "stop-grants"
 	opTransfer   = "transfer"
 	opView       = "view"
+	opWhere      = "where"
 )
 
 type adminRequest struct {
@@ -365,6 +374,13 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 		if err := n.store.TransferLeadership(ctx, to); err != nil {
 			return nil, wire.Errorf(wire.Refused, "%v", err)
 		}
+	case opWhere:
+		var addr string
+		if err := json.Unmarshal(q.Arg, &addr); err != nil {
+			return nil, wire.Errorf(wire.BadRequest, "address: %v", err)
+		}
+		n.peers.answered(from, addr)
+		result = n.peers.addrs()
 	case opView:
 		var c wire.ClientID
 		if err := json.Unmarshal(q.Arg, &c); err != nil {

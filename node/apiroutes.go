@@ -207,6 +207,9 @@ func (a api) Kick(ctx context.Context, client wire.ClientID, reason string) (adm
 // Send sends for a back end or an operator.
 func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error) {
 	started := time.Now()
+	if m.From == "" {
+		m.From = apiSender
+	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
 	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: m.ID.Instance, Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload}
 	a.n.router.send(o, &f, m.Timeout)
@@ -225,6 +228,9 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 	}
 	return admin.SendResult{Result: r.code.String(), Code: r.code, Owner: r.owner, RTTUS: uint32(time.Since(started).Microseconds()), ID: m.ID.String()}, nil
 }
+
+// apiSender is who a message is from when the caller of the API names nobody.
+const apiSender = "api"
 
 // apiOrigin waits for the outcome of one message.
 type apiOrigin struct{ done chan apiResult }

@@ -69,6 +69,8 @@ type Config struct {
 	Lanes       int           // ordered streams per peer; default 4
 	PendingMax  int64         // bytes of messages that wait for their outcome; default 64 MiB
 	MinFreeDisk uint64        // bytes of free disk below which the node is not ready; default 64 MiB
+
+	Journal string // for tests: file to which every delivery is written down (see journal.go); empty: none
 }
 
 // DefaultConfig returns the defaults of everything that has one.

@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"imroute/mesh"
 	"imroute/mesh/wire"
 	"imroute/node/gateway"
 	"imroute/raftfsm"
@@ -100,7 +102,11 @@ func (n *Node) runLeave(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := n.leave(ctx); err != nil && ctx.Err() == nil {
+		switch err := n.leave(ctx); {
+		case err == nil:
+			// Agreed. The others may cut this node off before its own table has applied that, so it does not wait for it.
+			return n.endWith(errRemoved)
+		case ctx.Err() == nil:
 			n.leaving.Store(false)
 			n.log.Error("leaving failed; ask again", "err", err)
 		}
@@ -133,15 +139,51 @@ func (n *Node) leave(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	n.leaving.Store(true)
-	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: n.id, By: n.id})
-	if err == nil && r.Code != wire.NotMember {
-		err = r.Err()
+	// A voter that just went would be missed: of two, the one that stays could not even take it out of the configuration. So
+	// it stops being one first.
+	if r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRole, Node: n.id, Role: raftfsm.RoleNonVoter}); err != nil || r.Err() != nil {
+		return fmt.Errorf("becoming a non-voter: %w", firstError(err, r.Err()))
 	}
-	if err != nil {
+	for n.isVoter(n.id) {
+		if !sleep(ctx, 50*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+	n.leaving.Store(true)
+	if err := n.removeSelf(ctx); err != nil {
 		return fmt.Errorf("leaving: %w", err)
 	}
 	return nil
+}
+
+// removeSelf proposes this node's removal until it is done. The others cut a removed node off as soon as they know, often
+// before the answer is back: their word that it is no member is as good.
+func (n *Node) removeSelf(ctx context.Context) error {
+	cmd, err := raftfsm.Encode(&raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: n.id, By: n.id})
+	if err != nil {
+		return err
+	}
+	for {
+		var reply wire.ProposeReply
+		try, cancel := context.WithTimeout(ctx, proposeTry)
+		err := n.leaderCall.once(try, wire.CallPropose, wire.ProposeRequest{Command: cmd}, &reply)
+		cancel()
+		switch {
+		case err == nil && reply.Code == wire.OK:
+			r, err := raftfsm.DecodeResult(reply.Result)
+			if err != nil {
+				return err
+			}
+			return r.Err()
+		case err == nil && reply.Code == wire.BadRequest:
+			return &wire.Error{Code: reply.Code, Text: reply.Text}
+		case errors.Is(err, mesh.ErrNotMember), n.fsm.Removed(n.id):
+			return nil
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func firstError(errs ...error) error {

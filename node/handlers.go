@@ -25,6 +25,15 @@ func (n *Node) prove(ctx context.Context) (index uint64, err error) {
 	return at.index, err
 }
 
+// refresh returns once this node's table holds everything that was acknowledged before the call.
+func (n *Node) refresh(ctx context.Context) error {
+	index, err := n.prove(ctx)
+	if err != nil {
+		return err
+	}
+	return n.fsm.WaitApplied(ctx, index)
+}
+
 // handle makes a mesh handler of a function on decoded requests.
 func handle[Q, R any](n *Node, kind wire.CallKind, f func(ctx context.Context, from wire.NodeID, q *Q) (*R, error)) {
 	n.mesh.Handle(kind, func(ctx context.Context, from wire.NodeID, req []byte) ([]byte, error) {

@@ -301,7 +301,9 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 }
 
 // ownBusiness: commands that a node proposes for itself only.
-func ownBusiness(k raftfsm.Kind) bool { return k == raftfsm.KindBatch || k == raftfsm.KindNodeUp }
+func ownBusiness(k raftfsm.Kind) bool {
+	return k == raftfsm.KindBatch || k == raftfsm.KindNodeUp || k == raftfsm.KindNodeDown
+}
 
 // notLeader tells a leader that is not past its barrier from somebody who does not lead.
 func (l *lead) notLeader() wire.Code {

@@ -36,7 +36,7 @@ var errRemoved = errors.New("this node left the cluster or was removed: its id n
 func (n *Node) runLives(ctx context.Context) error {
 	for {
 		err := n.liveOnce(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || n.stopping.Load() {
 			return nil
 		}
 		if errors.Is(err, errRemoved) {
@@ -81,6 +81,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.proposer.stats = &n.metrics.proposer
 	l.proposer.propose = n.leaderCall.propose
 	l.proposer.answered = l.answered
+	n.journal.write(journalLine{Event: "up", Incarnation: l.incarnation})
 	n.present.Store(l)
 	n.log.Info("up", "incarnation", uint64(r.Incarnation), "boot", uint64(boot), "index", r.Index)
 	l.wg.Go(func() {
@@ -97,6 +98,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.wg.Wait()
 	// Again, because a renewal may have been answered in between: the next incarnation begins without a lease.
 	n.lease.drop()
+	n.journal.write(journalLine{Event: "drop", Incarnation: l.incarnation})
 	n.admission.leased(false)
 	n.present.Store(nil)
 	return why
@@ -142,6 +144,8 @@ func (l *life) renew() {
 		wait := t.Renew
 		switch {
 		case err == nil && reply.Code == wire.OK:
+			// Written down before it counts.
+			n.journal.write(journalLine{Event: "lease", Incarnation: l.incarnation, Checked: sent, Until: sent + t.Lease - t.Margin})
 			n.lease.granted(sent)
 			n.heardLoads(reply.Nodes)
 		case err == nil && reply.Code == wire.BadIncarnation:
@@ -209,6 +213,7 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 			<-s.Fenced()
 		}
 		if t.learned.open {
+			l.journal("open", t.op.Client, t.res.Epoch, t.op.Session)
 			t.op.session.Open(t.res.Epoch)
 		} else if t.res.Code == raftfsm.OpOK {
 			<-t.op.session.Fenced()
@@ -216,6 +221,14 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 		}
 		t.op.answer <- answer{OpResult: t.res, index: r.Index}
 	}
+}
+
+// journal writes down what became of an epoch.
+func (l *life) journal(event string, client wire.ClientID, epoch wire.Epoch, s wire.SessionID) {
+	if l.n == nil || l.n.journal == nil {
+		return
+	}
+	l.n.journal.write(journalLine{Event: event, Incarnation: l.incarnation, Client: client.String(), Epoch: epoch, Session: s.String()})
 }
 
 // closeReplaced tells a session that by took its place.
@@ -228,6 +241,7 @@ func closeReplaced(s session, by wire.SessionID) {
 }
 
 func (l *life) unregister(client wire.ClientID, epoch wire.Epoch) {
+	l.journal("fence", client, epoch, wire.SessionID{})
 	l.proposer.add(operation{Op: raftfsm.Op{Kind: raftfsm.Unregister, Client: client, Epoch: epoch}})
 }
 

@@ -62,7 +62,7 @@ func (n *Node) remember() error {
 			n.name = m.Name
 		}
 	}
-	if n.name == "" { // peerBook.keep took it off the list
+	if n.name == "" { // peerBook.removed took it off the list
 		return fmt.Errorf("data folder %s: %w", n.cfg.Data, errRemoved)
 	}
 	if n.cfg.Name != "" && n.cfg.Name != n.name {
@@ -203,11 +203,7 @@ func (n *Node) handleJoin(ctx context.Context, q *mesh.JoinRequest, remote net.A
 		return nil, wire.Errorf(wire.NotReady, "this node is not up yet: try again")
 	}
 	// The token may have been made a moment ago at another node.
-	index, err := n.prove(ctx)
-	if err == nil {
-		err = n.fsm.WaitApplied(ctx, index)
-	}
-	if err != nil {
+	if err := n.refresh(ctx); err != nil {
 		return nil, wire.Errorf(wire.Unavailable, "the cluster has no quorum at the moment: %v", err)
 	}
 	hash, expiresUnix, ok := n.fsm.Token(q.TokenID)

@@ -44,6 +44,7 @@ type Node struct {
 	router     *router
 	metrics    nodeMetrics
 	peers      *peerBook
+	journal    *journal // nil: none is kept
 	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
 	identity   atomic.Pointer[mesh.Identity]
 
@@ -53,6 +54,7 @@ type Node struct {
 	drainIntent atomic.Bool
 	leaving     atomic.Bool
 	leaveAsked  atomic.Bool
+	stopping    atomic.Bool // no further life begins
 	leaveNow    chan struct{}                                 // capacity 1
 	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
 
@@ -125,6 +127,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.lead = newLead(n)
 	n.lead.confirm.open(n.ctx)
 
+	if n.journal, err = openJournal(n.cfg.Journal, n.log); err != nil {
+		return err
+	}
 	if err := n.openGateway(ctx); err != nil {
 		return err
 	}
@@ -171,7 +176,7 @@ func (n *Node) laneTo(owner wire.NodeID, to wire.ClientID) *lane.Session {
 func (n *Node) endWith(err error) error {
 	if errors.Is(err, errRemoved) {
 		// The next start says so at once, instead of looking for a cluster that does not answer.
-		if _, err := n.peers.keep(); err != nil {
+		if err := n.peers.removed(); err != nil {
 			n.log.Error("keeping the list of members", "err", err)
 		}
 	}
@@ -251,9 +256,13 @@ func (n *Node) shutdown(why error) {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 		defer cancel()
 		if n.gateway != nil {
-			// Sessions first, while the router and the leader can still be reached: their routes go at once.
-			errs = append(errs, n.gateway.Close(ctx))
-			n.flushUnregisters(ctx)
+			// Sessions first, while the leader can still be reached: their routes go at once.
+			n.stopping.Store(true)
+			err := n.gateway.Close(ctx)
+			if err == nil {
+				n.sayDown(ctx)
+			}
+			errs = append(errs, err)
 		}
 		if n.stop != nil { // nil: it was never opened
 			n.stop(why)
@@ -274,6 +283,7 @@ func (n *Node) shutdown(why error) {
 		if n.mesh != nil {
 			errs = append(errs, n.mesh.Close())
 		}
+		errs = append(errs, n.journal.close())
 		if n.dir != nil {
 			errs = append(errs, n.dir.Close())
 		}
@@ -282,13 +292,19 @@ func (n *Node) shutdown(why error) {
 	})
 }
 
-// flushUnregisters gives the routes of the sessions just closed a moment to go; what does not go is void with the
-// incarnation.
-func (n *Node) flushUnregisters(ctx context.Context) {
+// sayDown ends the incarnation in the table, now that every session is closed: nobody has to wait for the lease. If nobody
+// hears it, the lease runs out as it would after a crash.
+func (n *Node) sayDown(ctx context.Context) {
+	l := n.present.Load()
+	if l == nil || n.leaderCall == nil {
+		return
+	}
+	n.lease.drop()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if l := n.present.Load(); l != nil {
-		l.proposer.idle(ctx)
+	cmd := &raftfsm.Command{Kind: raftfsm.KindNodeDown, Node: n.id, Incarnation: l.incarnation}
+	if _, err := n.leaderCall.propose(ctx, cmd); err != nil {
+		n.log.Info("nobody heard that this node stops; its lease will run out", "err", err)
 	}
 }
 

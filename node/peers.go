@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +24,7 @@ type peerBook struct {
 	mu    sync.Mutex
 	kept  map[wire.NodeID]datadir.Member // what the data folder has
 	found map[wire.NodeID]string         // who answered where
+	over  bool                           // this node is no member any more
 }
 
 func newPeerBook(n *Node) *peerBook {
@@ -72,6 +75,9 @@ func (b *peerBook) keep() (gone []wire.NodeID, err error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.over {
+		return nil, nil // the list is final, and this table may be behind it
+	}
 	for id := range b.kept {
 		if _, in := now[id]; !in && b.n.fsm.Removed(id) {
 			gone = append(gone, id)
@@ -90,6 +96,36 @@ func (b *peerBook) keep() (gone []wire.NodeID, err error) {
 	}
 	b.kept = now
 	return gone, b.n.dir.SetMembers(list)
+}
+
+// answered notes where a member says that it can be reached.
+func (b *peerBook) answered(id wire.NodeID, addr string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.found[id] = addr
+	if _, in := b.kept[id]; !in {
+		b.kept[id] = datadir.Member{ID: id, Mesh: addr} // its certificate says that it belongs to the cluster
+	}
+}
+
+// addrs is where this node would dial every other member.
+func (b *peerBook) addrs() map[wire.NodeID]string {
+	out := map[wire.NodeID]string{}
+	for _, id := range b.known() {
+		if addr, ok := b.member(id); ok && addr != "" {
+			out[id] = addr
+		}
+	}
+	return out
+}
+
+// removed writes down that this node is no member any more.
+func (b *peerBook) removed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	delete(b.kept, b.n.id)
+	return b.n.dir.SetMembers(slices.SortedFunc(maps.Values(b.kept), func(x, y datadir.Member) int { return cmp.Compare(x.ID, y.ID) }))
 }
 
 // known lists every other member.
@@ -148,12 +184,76 @@ func (n *Node) runPeers(ctx context.Context) error {
 	}
 }
 
+// askWhere tells the members that this node is connected to where it is, and learns from them where the others are: when
+// several have moved, no two of them may know of each other.
+func (n *Node) askWhere(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, id := range n.peers.known() {
+		if !n.mesh.Connected(id) {
+			continue
+		}
+		var addrs map[wire.NodeID]string
+		if err := n.askAdmin(ctx, id, opWhere, n.Addrs().Mesh, &addrs); err != nil {
+			n.log.Debug("a member does not say where the others are", "member", id, "err", err)
+			continue
+		}
+		for other, addr := range addrs {
+			if other != n.id && !n.mesh.Connected(other) {
+				n.peers.answered(other, addr)
+				n.mesh.Connect(other)
+			}
+		}
+	}
+}
+
+// disownedRounds is how many times in a row a majority must refuse this node before it takes that for its removal: members
+// that have just started may be behind.
+const disownedRounds = 5
+
+// isDisowned tells whether more than half of the other members that this node knows say that it is none. A node that was
+// removed while it was away is told by nobody else: it is not in the Raft configuration any more.
+func (n *Node) isDisowned(ctx context.Context) bool {
+	if n.dir.LastBoot() == 0 {
+		return false // it never came up: they may not have heard of it yet
+	}
+	others := n.peers.known()
+	refusals := make(chan bool, len(others))
+	for _, id := range others {
+		addr, ok := n.peers.member(id)
+		if !ok {
+			refusals <- false
+			continue
+		}
+		go func() {
+			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			_, err := mesh.Probe(try, addr, n.identity.Load())
+			refusals <- errors.Is(err, mesh.ErrNotMember)
+		}()
+	}
+	refused := 0
+	for range others {
+		if <-refusals {
+			refused++
+		}
+	}
+	return isMajority(refused, len(others))
+}
+
 // lookForPeers finds members again whose addresses are no longer what anybody here knows: while no leader is in sight, it
 // asks at the --join addresses who answers there.
 func (n *Node) lookForPeers(ctx context.Context) error {
-	for sleep(ctx, time.Second) {
-		if _, ok := n.store.Leader(); ok || len(n.cfg.Join) == 0 {
+	for disowned := 0; sleep(ctx, time.Second); {
+		if _, ok := n.store.Leader(); ok {
+			disowned = 0
 			continue
+		}
+		if disowned++; !n.isDisowned(ctx) {
+			disowned = 0
+		} else if disowned >= disownedRounds {
+			n.end(errRemoved)
+			return nil
 		}
 		for _, addr := range n.cfg.Join {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -163,14 +263,10 @@ func (n *Node) lookForPeers(ctx context.Context) error {
 				n.log.Debug("nobody of this cluster answers", "addr", addr, "err", err)
 				continue
 			}
-			n.peers.mu.Lock()
-			n.peers.found[id] = addr
-			if _, in := n.peers.kept[id]; !in {
-				n.peers.kept[id] = datadir.Member{ID: id, Mesh: addr} // its certificate says that it belongs to the cluster
-			}
-			n.peers.mu.Unlock()
+			n.peers.answered(id, addr)
 			n.mesh.Connect(id)
 		}
+		n.askWhere(ctx)
 	}
 	return nil
 }

@@ -148,15 +148,3 @@ func (p *proposer) take(ctx context.Context, seq uint64) ([]operation, error) {
 		}
 	}
 }
-
-// idle waits until nothing is queued or in flight, or ctx ends.
-func (p *proposer) idle(ctx context.Context) {
-	for sleep(ctx, time.Millisecond) {
-		p.mu.Lock()
-		done := p.ended != nil || len(p.queue) == 0 && p.inflight == 0
-		p.mu.Unlock()
-		if done {
-			return
-		}
-	}
-}

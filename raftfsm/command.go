@@ -28,12 +28,13 @@ const (
 	KindFeatureLevel Kind = 12 // Level
 	KindRecover      Kind = 13 // Generation: after a lost majority; takes every node down and voids every route
 	KindNodeRole     Kind = 14 // Node, Role
+	KindNodeDown     Kind = 15 // Node, Incarnation: proposed by the node itself once it delivers nothing more
 )
 
 var kindNames = [...]string{
 	KindInit: "init", KindNoop: "noop", KindNodeJoin: "node-join", KindNodeUp: "node-up", KindNodeExpire: "node-expire",
 	KindNodeDrain: "node-drain", KindNodeRemove: "node-remove", KindBatch: "batch", KindTokenCreate: "token-create",
-	KindTokenRevoke: "token-revoke", KindSetSettings: "set-settings", KindFeatureLevel: "feature-level", KindRecover: "recover", KindNodeRole: "node-role",
+	KindTokenRevoke: "token-revoke", KindSetSettings: "set-settings", KindFeatureLevel: "feature-level", KindRecover: "recover", KindNodeRole: "node-role", KindNodeDown: "node-down",
 }
 
 func (k Kind) known() bool { return k >= KindInit && int(k) < len(kindNames) }
@@ -230,7 +231,7 @@ func (c *Command) Check(featureLevel uint32) error {
 // checkFields is the part of Check that Apply repeats: it keeps the table's invariants whatever was proposed.
 func (c *Command) checkFields() error {
 	switch c.Kind {
-	case KindNodeJoin, KindNodeUp, KindNodeExpire, KindNodeDrain, KindNodeRemove, KindNodeRole, KindBatch:
+	case KindNodeJoin, KindNodeUp, KindNodeExpire, KindNodeDrain, KindNodeRemove, KindNodeRole, KindNodeDown, KindBatch:
 		if c.Node == 0 {
 			return errors.New("node id is missing")
 		}
@@ -257,6 +258,10 @@ func (c *Command) checkFields() error {
 	case KindNodeExpire:
 		if c.Incarnation == 0 || c.Term == 0 {
 			return errors.New("incarnation or term is missing")
+		}
+	case KindNodeDown:
+		if c.Incarnation == 0 {
+			return errors.New("incarnation is missing")
 		}
 	case KindBatch:
 		return c.checkBatch()

@@ -81,7 +81,7 @@ func (m *model) do(index, term uint64, c *Command) Result {
 	}
 	n := m.nodes[c.Node]
 	switch c.Kind {
-	case KindNodeUp, KindNodeExpire, KindNodeDrain, KindNodeRole, KindBatch:
+	case KindNodeUp, KindNodeExpire, KindNodeDown, KindNodeDrain, KindNodeRole, KindBatch:
 		if c.Kind == KindNodeExpire && c.Term != term {
 			return no
 		}
@@ -135,7 +135,7 @@ func (m *model) do(index, term uint64, c *Command) Result {
 			n.seq, n.ops, n.result = 0, nil, Result{}
 		}
 		ok.Incarnation, ok.Boot = n.Incarnation, n.Boot
-	case KindNodeExpire:
+	case KindNodeExpire, KindNodeDown:
 		if c.Incarnation != n.Incarnation {
 			return Result{Code: wire.BadIncarnation}
 		}

@@ -78,6 +78,11 @@ func (t *Table) nodeExpire(term uint64, c *Command) (Result, []Event) {
 	if c.Term != term {
 		return refuse(wire.Refused, "decided in term %d, but this is term %d", c.Term, term), nil
 	}
+	return t.nodeDown(c)
+}
+
+// nodeDown ends an incarnation: its lease has run out, or the node says that it is over.
+func (t *Table) nodeDown(c *Command) (Result, []Event) {
 	m, r := t.member(c.Node)
 	switch {
 	case m == nil:

@@ -115,6 +115,8 @@ func (t *Table) change(index, term uint64, c *Command) (Result, []Event) {
 		return t.nodeExpire(term, c)
 	case KindNodeDrain:
 		return t.nodeDrain(c)
+	case KindNodeDown:
+		return t.nodeDown(c)
 	case KindNodeRole:
 		return t.nodeRole(c)
 	case KindNodeRemove:

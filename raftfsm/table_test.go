@@ -162,7 +162,8 @@ func drawCommand(t *rapid.T, m *model) *Command {
 	case k == 28:
 		c.Kind, c.ID = KindTokenRevoke, rapid.SampledFrom([]string{"k", "l"}).Draw(t, "token")
 	default:
-		c.Kind = rapid.SampledFrom([]Kind{KindNoop, KindInit, KindRecover, KindNodeRole}).Draw(t, "rare")
+		c.Kind = rapid.SampledFrom([]Kind{KindNoop, KindInit, KindRecover, KindNodeRole, KindNodeDown}).Draw(t, "rare")
+		c.Incarnation = wire.Incarnation(near(uint64(n.Incarnation)))
 		c.Role = Role(rapid.IntRange(0, 2).Draw(t, "role"))
 		c.ClusterID = rapid.Uint64Range(1, 2).Draw(t, "cluster")
 		c.Generation = m.gen + uint16(rapid.IntRange(0, 1).Draw(t, "generation"))

@@ -284,7 +284,7 @@ const (
 // SendRequest is a message to send. To and one of Payload and PayloadB64 are required (an empty payload is given as
 // "payload":"").
 type SendRequest struct {
-	From       string  `json:"from,omitempty"` // shown to the recipient and in the audit log
+	From       string  `json:"from,omitempty"` // shown to the recipient and in the audit log; empty: "api"
 	Tenant     string  `json:"tenant,omitempty"`
 	To         string  `json:"to"`
 	Payload    *string `json:"payload,omitempty"`     // UTF-8 text

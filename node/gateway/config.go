@@ -46,6 +46,7 @@ type Config struct {
 	DedupeAge time.Duration // a sender instance silent for this long is forgotten. Default 2 min
 
 	Backend Backend      // required
+	Journal Journal      // for tests: told of every write under the lease. Default: none
 	Logger  *slog.Logger // Default: discards
 	Clock   Clock        // for tests. Default: the monotonic system clock
 }

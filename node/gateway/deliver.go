@@ -119,8 +119,12 @@ func (s *Session) notFreshLocked(v verdict, first *seen, m *wire.Forward, to Rec
 // onAck is the client's word that it has a message.
 func (s *Session) onAck(id wire.MessageID) {
 	code := wire.Unknown
+	checked := s.g.journalNow()
 	if s.g.cfg.Backend.MayDeliver() {
 		code = wire.Delivered
+		if j := s.g.cfg.Journal; j != nil {
+			j.Told(s, checked, []wire.MessageID{id})
+		}
 	}
 	var notes []note
 	s.mu.Lock()

@@ -70,6 +70,7 @@ func (s *Session) writeDeliver() bool {
 		return goOn
 	}
 	s.mu.Unlock()
+	checked := s.g.journalNow()
 	if !s.g.cfg.Backend.MayDeliver() {
 		return s.park()
 	}
@@ -92,6 +93,7 @@ func (s *Session) writeDeliver() bool {
 	s.mu.Unlock()
 	tell(notes)
 
+	s.journalWrite(c, checked)
 	touched, err := 0, error(nil)
 	if len(c.items) > 0 {
 		touched, err = s.conn.write(c.buf, c.items)
@@ -104,8 +106,10 @@ func (s *Session) writeDeliver() bool {
 // written settles the messages of a chunk after the attempt to write it: the first `touched` may have left in part or whole.
 func (s *Session) written(c *chunk, touched int, err error) {
 	owner := wire.Unknown
+	checked := s.g.journalNow()
 	if err == nil && s.g.cfg.Backend.MayDeliver() {
 		owner = wire.Delivered
+		s.journalTold(c, checked)
 	}
 	var notes []note
 	s.mu.Lock()

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"fmt"
+	"hash/maphash"
+	"strings"
+)
+
+// finding is the outcome of an exploration.
+type finding struct {
+	states    int
+	depth     int
+	complete  bool // every state within the bounds was seen
+	violation string
+	trace     []action
+}
+
+var modelSeeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+
+// fingerprint stands for a state: of a million states two agree with a probability of 10⁻²⁶.
+func fingerprint(w *world) [2]uint64 {
+	return [2]uint64{maphash.Comparable(modelSeeds[0], *w), maphash.Comparable(modelSeeds[1], *w)}
+}
+
+// explore visits the states of a configuration breadth first, so that the first violation found has the shortest trace.
+func explore(cfg modelConfig, without rule) finding {
+	m := &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
+	type reached struct {
+		w  world
+		id uint32
+	}
+	type origin struct {
+		from uint32
+		by   action
+	}
+	first := m.start()
+	seen := map[[2]uint64]struct{}{fingerprint(&first): {}}
+	origins := []origin{{}}
+	layer := []reached{{first, 0}}
+	f := finding{}
+	var next []reached
+	var from uint32
+	m.emit = func(by action, w world) {
+		if f.violation != "" {
+			return
+		}
+		m.check(&w)
+		h := fingerprint(&w)
+		if _, ok := seen[h]; ok && m.violation == "" {
+			return
+		}
+		seen[h] = struct{}{}
+		origins = append(origins, origin{from, by})
+		f.violation = m.violation
+		next = append(next, reached{w, uint32(len(origins) - 1)})
+	}
+	last := uint32(0)
+	for len(layer) > 0 && f.violation == "" && len(origins) < cfg.limit {
+		next = nil
+		for i := range layer {
+			from, last = layer[i].id, layer[i].id
+			w := &layer[i].w
+			progress := m.sessionSteps(w)
+			progress = m.lifeSteps(w) || progress
+			if f.violation != "" {
+				last = uint32(len(origins) - 1)
+				break
+			}
+			if !progress && !cfg.timed {
+				if m.checkRest(w); m.violation != "" {
+					f.violation = m.violation
+					break
+				}
+			}
+		}
+		layer = next
+		f.depth++
+	}
+	f.states, f.complete = len(origins), len(layer) == 0
+	if f.violation != "" {
+		for ; last != 0; last = origins[last].from {
+			f.trace = append([]action{origins[last].by}, f.trace...)
+		}
+	}
+	return f
+}
+
+// story is the trace in words.
+func (f finding) story() string {
+	var b strings.Builder
+	for i, a := range f.trace {
+		fmt.Fprintf(&b, "\n%3d  %s", i+1, a)
+	}
+	return b.String()
+}
+
+func (a action) String() string {
+	n, x := nodeName(a.a), nodeName(a.b)
+	asker := fmt.Sprintf("session %d's Revoke of epoch %d", a.a, a.c)
+	if a.a == modelSessions+1 {
+		asker = fmt.Sprintf("the late or kicking Revoke of epoch %d", a.c)
+	}
+	switch a.kind {
+	case actLogin:
+		return fmt.Sprintf("session %d logs in at %s", a.a, x)
+	case actDisconnect:
+		return fmt.Sprintf("session %d loses its connection; its writer may still be writing", a.a)
+	case actJoin:
+		return fmt.Sprintf("session %d is fenced", a.a)
+	case actClosed:
+		return fmt.Sprintf("%s hears that session %d is closed", x, a.a)
+	case actRevoke:
+		return fmt.Sprintf("%s begins to handle %s", x, asker)
+	case actRevokeLater:
+		return fmt.Sprintf("%s begins to handle %s, and a copy of it is still on its way", x, asker)
+	case actReask:
+		return fmt.Sprintf("%s was not answered in time and is sent again", asker)
+	case actRevokeDone:
+		return fmt.Sprintf("%s answers %s", x, asker)
+	case actFenced:
+		return fmt.Sprintf("session %d registers again, with epoch %d as fenced", a.a, a.c)
+	case actKick:
+		return "an operator kicks the client"
+	case actTake:
+		return n + " puts its next batch in flight"
+	case actAnswer:
+		return n + " hears the answer to its batch"
+	case actTell:
+		return n + " goes on telling the sessions of its batch"
+	case actPropose:
+		return fmt.Sprintf("%s's batch enters the log of %s", n, x)
+	case actCopy:
+		return fmt.Sprintf("a copy of %s's batch is delayed", n)
+	case actLate:
+		return "the delayed copy enters the log of " + n
+	case actEnd:
+		return n + " sees in its table that its incarnation ended"
+	case actOver:
+		return n + " has closed its sessions and raises its boot counter"
+	case actRestart:
+		return n + " is started again"
+	case actUp:
+		return n + " begins a new incarnation"
+	case actCrash:
+		return n + " crashes"
+	case actExpireNow:
+		return n + "'s incarnation is expired"
+	case actServe:
+		return n + " serves its term"
+	case actTick:
+		return n + "'s clock goes on"
+	case actSend:
+		return n + " sends a renewal"
+	case actRound:
+		return n + " begins a round of ConfirmTerm"
+	case actDecide:
+		return fmt.Sprintf("the leader decides on %s's renewal", n)
+	case actReply:
+		return n + " hears the answer to its renewal"
+	case actLose:
+		return n + "'s renewal is lost"
+	case actMark:
+		return n + " looks at its timers"
+	case actExpire:
+		return n + " proposes the NodeExpire that it decided on"
+	case actProposeUp:
+		return fmt.Sprintf("%s's NodeUp enters the log of %s", n, x)
+	case actReplicate:
+		return fmt.Sprintf("%s replicates its log to %s", n, x)
+	case actElect:
+		return fmt.Sprintf("%s is elected by %s", n, x)
+	case actReceive:
+		return fmt.Sprintf("%s's renewal arrives at %s", n, x)
+	case actConfirm:
+		return fmt.Sprintf("%s hears that %s is still in its term", n, x)
+	}
+	return fmt.Sprintf("step %d", a.kind)
+}

@@ -1,0 +1,436 @@
+package node
+
+import (
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
+
+// The steps of incarnations, leaders, leases and clocks, in the order in which life.go, lead.go and confirm.go make them.
+
+func (m *model) lifeSteps(w *world) (progress bool) {
+	try := func(a action, step func(w *world) bool) bool {
+		next := *w
+		ok := step(&next)
+		if ok {
+			m.emit(a, next)
+		}
+		return ok
+	}
+	for n := range uint8(modelNodes) {
+		for _, s := range []struct {
+			kind uint8
+			step func(w *world, n uint8) bool
+			must bool
+		}{
+			{actEnd, m.watchEnd, true},
+			{actOver, m.lifeOver, true},
+			{actRestart, m.restart, true},
+			{actUp, m.up, true},
+			{actCrash, m.crash, false},
+			{actExpireNow, m.expireNow, false},
+			{actServe, m.serve, true},
+			{actTick, m.tick, false},
+			{actSend, m.sendRenewal, false},
+			{actRound, m.startRound, false},
+			{actDecide, m.decide, false},
+			{actReply, m.takeReply, false},
+			{actLose, m.loseRenewal, false},
+			{actMark, m.mark, false},
+			{actExpire, m.proposeExpire, false},
+		} {
+			if try(action{s.kind, n, 0, 0}, func(w *world) bool { return s.step(w, n) }) && s.must {
+				progress = true
+			}
+		}
+		for x := range uint8(modelNodes) {
+			if try(action{actProposeUp, n, x, 0}, func(w *world) bool { return m.proposeUp(w, n, x) }) {
+				progress = true
+			}
+			if !m.cfg.raft {
+				continue
+			}
+			if try(action{actReplicate, n, x, 0}, func(w *world) bool { return m.replicate(w, n, x) }) {
+				progress = true
+			}
+			try(action{actElect, n, x, 0}, func(w *world) bool {
+				if w.left.elections == 0 {
+					return false
+				}
+				w.left.elections--
+				return m.elect(w, n, x)
+			})
+			if m.cfg.timed {
+				try(action{actReceive, n, x, 0}, func(w *world) bool { return m.receive(w, n, x) })
+				try(action{actConfirm, n, x, 0}, func(w *world) bool { return m.confirm(w, n, x) })
+			}
+		}
+	}
+	return progress
+}
+
+// watchEnd: the node's own table says that its incarnation is over.
+func (m *model) watchEnd(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	t := m.applied(w, n).nodes[n]
+	if x.phase != living || t.inc == x.inc && t.live || t.inc < x.inc {
+		return false
+	}
+	m.endLife(w, n)
+	return true
+}
+
+// endLife is liveOnce after the end of the life's context: the lease is dropped, all sessions are closed.
+func (m *model) endLife(w *world, n uint8) {
+	x := &w.nodes[n]
+	x.phase = ending
+	if m.without != ruleDropLease {
+		x.lease = 0
+	}
+	for s := sid(1); s <= modelSessions; s++ {
+		if m.cfg.place[s-1] == n {
+			m.close(w, s)
+		}
+	}
+}
+
+// lifeOver: all sessions are fenced and all goroutines of the life have ended; the boot counter is raised.
+func (m *model) lifeOver(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if x.phase != ending || x.told != 0 {
+		return false
+	}
+	for s := sid(1); s <= modelSessions; s++ {
+		z := &w.sess[s-1]
+		if m.cfg.place[s-1] != n || z.gate == outside || z.gate == gone {
+			continue
+		}
+		if z.gate == joined {
+			z.gate = gone
+		} else if m.without != ruleCloseBeforeBoot {
+			return false
+		}
+	}
+	if x.renew.stage != noRenewal {
+		m.loseRenewal(w, n)
+	}
+	m.rise(x)
+	if m.without != ruleDropLease && m.without != ruleDropLeaseLast {
+		x.lease, x.leaseOf = 0, 0
+	}
+	return true
+}
+
+// rise: a process without an incarnation, that proposes its NodeUp.
+func (m *model) rise(x *nodeState) {
+	x.phase, x.inc = rising, 0
+	x.boot++
+	x.seq, x.inflight, x.told, x.refused, x.early, x.claim = 0, false, 0, false, false, 0
+	x.ops, x.queue, x.results = [modelBatch]uint8{}, [modelBatch]uint8{}, [modelBatch]opAnswer{}
+}
+
+func (m *model) crash(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if w.left.crashes == 0 || x.phase == crashed || !m.cfg.raft && n == m.cfg.leader {
+		return false
+	}
+	w.left.crashes--
+	m.depose(w, n)
+	for s := sid(1); s <= modelSessions; s++ {
+		z := &w.sess[s-1]
+		if m.cfg.place[s-1] == n && z.gate != outside {
+			*z = sessState{stage: z.stage, gate: gone}
+			w.revokes[s-1] = revokeState{}
+		}
+	}
+	for i := range w.revokes {
+		if r := &w.revokes[i]; r.stage == revokeWaits && r.node == n {
+			r.stage, r.wait = revokeAsked, 0
+		}
+	}
+	m.loseRenewal(w, n)
+	*x = nodeState{log: x.log, last: x.last, applied: x.applied, term: x.term, boot: x.boot}
+	m.setClocks(w)
+	return true
+}
+
+func (m *model) restart(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if x.phase != crashed {
+		return false
+	}
+	m.rise(x)
+	m.setClocks(w)
+	return true
+}
+
+func (m *model) proposeUp(w *world, n, x uint8) bool {
+	c, l := &w.nodes[n], &w.nodes[x]
+	if c.phase != rising || l.leads == 0 || !l.ready || m.applied(w, x).nodes[n].boot >= c.boot {
+		return false
+	}
+	return m.propose(w, x, entry{kind: raftfsm.KindNodeUp, node: n, boot: c.boot})
+}
+
+// up: the NodeUp was answered and applied here; a life begins.
+func (m *model) up(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	t := m.applied(w, n).nodes[n]
+	if x.phase != rising || t.boot != x.boot {
+		return false
+	}
+	x.phase, x.inc = living, t.inc
+	return true
+}
+
+// expireNow ends an incarnation in worlds without time.
+func (m *model) expireNow(w *world, n uint8) bool {
+	t := m.committed(w).nodes[n]
+	if m.cfg.timed || w.left.expiries == 0 || !t.live || w.nodes[m.cfg.leader].leads == 0 {
+		return false
+	}
+	w.left.expiries--
+	return m.propose(w, m.cfg.leader, entry{kind: raftfsm.KindNodeExpire, node: n, inc: t.inc, decided: w.nodes[m.cfg.leader].leads})
+}
+
+// serve: the barrier of the term was applied; the grantor is made.
+func (m *model) serve(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if x.leads == 0 || x.ready || !m.pastBarrier(w, n) && m.without != ruleBarrier {
+		return false
+	}
+	x.ready = true
+	g := m.grantor(x)
+	g.observe(modelNow, m.members(m.applied(w, n)))
+	m.keepGrants(x, g)
+	if m.without == ruleBarrierRenews {
+		for i := range x.grants {
+			x.grants[i].age = m.oldest()
+		}
+	}
+	return true
+}
+
+// tick: a node's clock goes on, no further ahead of the slowest than the settings allow.
+func (m *model) tick(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if !m.cfg.timed || x.phase == crashed || x.clock == m.cfg.spread {
+		return false
+	}
+	x.clock++
+	x.lease -= min(x.lease, 1)
+	for i := range x.grants {
+		if g := &x.grants[i]; g.present {
+			g.age = min(g.age+1, m.oldest())
+		}
+	}
+	for i := range w.nodes {
+		r := &w.nodes[i].renew
+		if r.stage != noRenewal && i == int(n) {
+			r.sent = min(r.sent+1, m.cfg.length)
+		}
+		if (r.stage == renewReceived || r.stage == renewConfirmed) && r.leader == n {
+			r.received = min(r.received+1, m.oldest())
+		}
+	}
+	m.setClocks(w)
+	return true
+}
+
+// setClocks measures the clocks of living processes from the slowest one.
+func (m *model) setClocks(w *world) {
+	if !m.cfg.timed {
+		return
+	}
+	low := uint8(255)
+	for n := range w.nodes {
+		if w.nodes[n].phase != crashed {
+			low = min(low, w.nodes[n].clock)
+		}
+	}
+	for n := range w.nodes {
+		if x := &w.nodes[n]; x.phase != crashed {
+			x.clock -= low
+		}
+	}
+}
+
+func (m *model) sendRenewal(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if !m.cfg.timed || m.cfg.renews&(1<<n) == 0 || x.phase != living || x.renew.stage != noRenewal || w.left.renewals == 0 {
+		return false
+	}
+	w.left.renewals--
+	x.renew = renewState{stage: renewSent, inc: x.inc}
+	return true
+}
+
+// receive: the renewal of n reaches x, which believes to lead; it joins the next round of ConfirmTerm.
+func (m *model) receive(w *world, n, x uint8) bool {
+	r, l := &w.nodes[n].renew, &w.nodes[x]
+	if r.stage != renewSent || l.leads == 0 || !l.ready {
+		return false
+	}
+	r.stage, r.received, r.leader, r.term, r.electedBefore = renewReceived, 0, x, l.leads, w.elected
+	switch {
+	case m.without == ruleConfirm:
+		r.stage = renewConfirmed
+	case m.without == ruleNextRound && l.round.on:
+		l.round.who |= 1 << n
+	default:
+		l.next |= 1 << n
+	}
+	return true
+}
+
+func (m *model) startRound(w *world, x uint8) bool {
+	l := &w.nodes[x]
+	if l.leads == 0 || !l.ready || l.round.on || l.next == 0 {
+		return false
+	}
+	l.round = roundState{on: true, yes: 1 << x, who: l.next, electedBefore: w.elected}
+	l.next = 0
+	return true
+}
+
+// confirm: voter y's answer counts for the round at x.
+func (m *model) confirm(w *world, x, y uint8) bool {
+	l, v := &w.nodes[x], &w.nodes[y]
+	if !l.round.on || v.phase == crashed || l.round.yes&(1<<y) != 0 {
+		return false
+	}
+	if !confirms(wire.ConfirmReply{Nonce: 1, Term: uint64(v.term)}, 1, uint64(l.leads)) {
+		return false
+	}
+	l.round.yes |= 1 << y
+	if !isMajority(count(l.round.yes), modelNodes) {
+		return true
+	}
+	if l.round.electedBefore > l.leads {
+		m.broken("ConfirmTerm confirmed term %d, though term %d had a leader when the round began", l.leads, l.round.electedBefore)
+	}
+	for n := range w.nodes {
+		if r := &w.nodes[n].renew; l.round.who&(1<<n) != 0 && r.stage == renewReceived && r.leader == x && r.term == l.leads {
+			r.stage = renewConfirmed
+		}
+	}
+	l.round = roundState{}
+	return true
+}
+
+// decide: the leader grants or refuses the renewal of n, which was confirmed.
+func (m *model) decide(w *world, n uint8) bool {
+	r := &w.nodes[n].renew
+	if r.stage != renewConfirmed {
+		return false
+	}
+	l := &w.nodes[r.leader]
+	if l.leads != r.term || !l.ready {
+		*r = renewState{}
+		return true
+	}
+	g := m.grantor(l)
+	t := m.applied(w, r.leader).nodes[n]
+	code := g.renew(ago(r.received), member{node: modelNodeID(n), incarnation: wire.Incarnation(t.inc), live: t.live}, wire.Incarnation(r.inc))
+	m.keepGrants(l, g)
+	*r = renewState{stage: renewRefused, inc: r.inc, sent: r.sent, electedBefore: r.electedBefore, term: r.term}
+	if code == wire.OK {
+		r.stage = renewGranted
+		if r.electedBefore > r.term {
+			m.broken("the leader of term %d granted a lease asked for after term %d had a leader", r.term, r.electedBefore)
+		}
+	}
+	r.electedBefore, r.term = 0, 0
+	return true
+}
+
+// takeReply: the node hears the leader's answer. The goroutine that renews ends after the life's context does.
+func (m *model) takeReply(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	r := x.renew
+	if r.stage != renewGranted && r.stage != renewRefused {
+		return false
+	}
+	x.renew = renewState{}
+	if r.stage == renewRefused {
+		if x.phase == living {
+			m.endLife(w, n)
+		}
+		return true
+	}
+	h := m.holder(x)
+	sent := ago(r.sent)
+	if m.without == ruleFromSendTime {
+		sent = modelNow
+	}
+	h.granted(sent)
+	if left := uint8(max(0, h.left(modelNow)/time.Second)); left > 0 {
+		x.lease, x.leaseOf = left, r.inc
+	}
+	return true
+}
+
+// loseRenewal: the asker stops waiting.
+func (m *model) loseRenewal(w *world, n uint8) bool {
+	r := &w.nodes[n].renew
+	if r.stage == noRenewal {
+		return false
+	}
+	for i := range w.nodes {
+		l := &w.nodes[i]
+		l.next &^= 1 << n
+		if l.round.who &^= 1 << n; l.round.who == 0 {
+			l.round = roundState{}
+		}
+	}
+	*r = renewState{}
+	return true
+}
+
+// mark is a turn of lead.serve: timers follow the table, and what has run out is marked and to be proposed.
+func (m *model) mark(w *world, x uint8) bool {
+	l := &w.nodes[x]
+	if !m.cfg.timed || l.leads == 0 || !l.ready {
+		return false
+	}
+	list := m.members(m.applied(w, x))
+	if m.without == ruleNodeUpRestarts {
+		for n := range l.grants {
+			if l.grants[n].present {
+				l.grants[n].inc = m.applied(w, x).nodes[n].inc
+			}
+		}
+	}
+	g := m.grantor(l)
+	g.observe(modelNow, list)
+	before := l.grants
+	var due []member
+	if l.decided == (decision{}) {
+		due = g.expired(modelNow, list)
+	}
+	m.keepGrants(l, g)
+	for _, d := range due {
+		l.decided = decision{uint8(d.node - 1), uint8(d.incarnation), l.leads}
+	}
+	if m.without == ruleMarkExpiring {
+		for n := range l.grants {
+			l.grants[n].expiring = false
+		}
+	}
+	return len(due) > 0 || before != l.grants
+}
+
+// proposeExpire: what was decided is put into the log, in whatever term this node leads by then.
+func (m *model) proposeExpire(w *world, x uint8) bool {
+	l := &w.nodes[x]
+	d := l.decided
+	if d == (decision{}) {
+		return false
+	}
+	l.decided = decision{}
+	if l.leads != 0 {
+		m.propose(w, x, entry{kind: raftfsm.KindNodeExpire, node: d.node, inc: d.inc, decided: d.term})
+	}
+	return true
+}

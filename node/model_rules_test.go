@@ -1,0 +1,81 @@
+package node
+
+// rule is one that the model can be run without.
+type rule uint8
+
+const (
+	allRules rule = iota
+
+	// of takeovers
+	ruleRecordRefusal
+	ruleKeepRefusal
+	ruleBatchTold
+	ruleAnswersInOrder
+	ruleClosesLower
+	ruleEndedClosesLower
+	ruleWaitForClosing
+	ruleFenceBeforeOpen
+	ruleFenceBeforeAnswer
+	ruleUnregisterUnwanted
+	ruleUnregisterAfterFence
+	ruleUnregisterComparesEpoch
+	ruleFencedIsEqual
+	ruleCloseBeforeBoot
+	ruleExpireNamesIncarnation
+
+	// of leases and terms
+	ruleHolderMargin
+	ruleGrantorMargin
+	ruleMargin
+	ruleFromSendTime
+	ruleConfirm
+	ruleNextRound
+	ruleBarrier
+	ruleBarrierRenews
+	ruleTimersOfTerm
+	ruleMarkExpiring
+	ruleExpireNamesTerm
+	ruleDropLease
+	ruleDropLeaseLast
+	ruleNodeUpRestarts
+)
+
+// Steps, as they are called in a trace.
+const (
+	actLogin uint8 = iota + 1
+	actDisconnect
+	actJoin
+	actClosed
+	actRevoke
+	actRevokeLater
+	actReask
+	actRevokeDone
+	actFenced
+	actKick
+	actTake
+	actAnswer
+	actTell
+	actPropose
+	actCopy
+	actLate
+	actEnd
+	actOver
+	actRestart
+	actUp
+	actCrash
+	actExpireNow
+	actServe
+	actTick
+	actSend
+	actRound
+	actDecide
+	actReply
+	actLose
+	actMark
+	actExpire
+	actProposeUp
+	actReplicate
+	actElect
+	actReceive
+	actConfirm
+)

@@ -1,0 +1,58 @@
+package node
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// IMROUTE_MODEL=large explores further: some minutes instead of some seconds.
+var modelLarge = os.Getenv("IMROUTE_MODEL") == "large"
+
+const (
+	nodeA = 0
+	nodeB = 1
+	nodeC = 2
+)
+
+var modelWorlds = []modelConfig{
+	{
+		name: "takeover", place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC,
+		budget: budget{disconnects: 1},
+	},
+	{
+		name: "three nodes", place: [3]uint8{nodeA, nodeB, nodeC}, registered: true, leader: nodeC,
+		budget: budget{reasks: 1, lateRevokes: 1},
+	},
+	{
+		name: "crash", place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC,
+		budget: budget{crashes: 1, expiries: 1},
+		only:   0,
+	},
+	{
+		name: "copies", place: [3]uint8{nodeA, nodeB, nodeA}, registered: true, leader: nodeC,
+		budget: budget{lates: 1, kicks: 1, expiries: 1},
+	},
+	{
+		name: "lease", place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1), leader: nodeC, timed: true, raft: true, noRevoke: true,
+		renews: 1 << nodeA, length: 2, margin: 1, spread: 1,
+		budget: budget{elections: 1, renewals: 2},
+	},
+}
+
+func TestModel(t *testing.T) {
+	for _, cfg := range modelWorlds {
+		cfg.limit = 300_000
+		if modelLarge {
+			cfg.limit = 20_000_000
+		}
+		t.Run(cfg.name, func(t *testing.T) {
+			began := time.Now()
+			f := explore(cfg, allRules)
+			t.Logf("%d states, depth %d, complete %v, %v", f.states, f.depth, f.complete, time.Since(began).Round(time.Millisecond))
+			if f.violation != "" {
+				t.Fatalf("%s, by%s", f.violation, f.story())
+			}
+		})
+	}
+}

@@ -1,0 +1,342 @@
+package node
+
+import (
+	"fmt"
+	"math/bits"
+
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
+
+// The protocol of leases, terms and takeovers as an explicit-state model. What is decided is decided by the program's own
+// functions (claims, proposer, leaseHolder, grantor, confirms, isMajority, raftfsm.Table); the model adds what surrounds
+// them: the order in which life.go, takeover.go and lead.go call them, a Raft whose elections and replications are single
+// steps, messages that arrive late, twice or never, clocks that drift, and one crash.
+
+const (
+	modelNodes    = 3
+	modelSessions = 3
+	modelWindow   = 6 // entries that some node has not applied yet, at most
+	modelBatch    = 4 // operations of a batch, at most
+)
+
+// sid is a session: 1 to 3, 0 for none. Sessions 1 and 2 are attempts of one SDK instance, 3 is another instance.
+type sid uint8
+
+var (
+	modelClient    = wire.ClientID{ID: "alice"}
+	modelSessionID = [...]wire.SessionID{1: {Instance: 1, Attempt: 1}, 2: {Instance: 1, Attempt: 2}, 3: {Instance: 2, Attempt: 1}}
+)
+
+// world is one state. It is comparable and holds no pointers: logs are ids of interned entries, tables are ids of
+// interned applied prefixes, claims are ids of interned claims. Times are relative to the clock of their node.
+type world struct {
+	base     uint16 // the table that every node has applied
+	late     uint16 // a command that is still on its way though nobody waits for it: may enter the log at any time
+	baseTerm uint8  // of the last entry in base
+	elected  uint8  // the highest term that ever had a leader
+	nodes    [modelNodes]nodeState
+	sess     [modelSessions]sessState
+	revokes  [modelSessions + 1]revokeState // by the session that asks; the last one: a kick, or a copy that comes late
+	left     budget
+
+	delivered uint8 // the highest epoch under which somebody could be delivered to
+}
+
+// budget is what the world may still do to the nodes.
+type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals uint8 }
+
+type nodeState struct {
+	// Raft
+	log           [modelWindow]uint16 // entries after base
+	last, applied uint8               // how many of them it has, and has applied
+	term, leads   uint8               // leads: the term that it believes to lead; 0: none
+	ready         bool                // its barrier was applied and its grantor made
+	grants        [modelNodes]grantState
+	round         roundState
+	next          uint8 // renewals that wait for the next round, as a set of nodes
+	decided       decision
+	phase         phase
+	boot, inc     uint8
+	seq           uint8 // of the last batch taken
+	inflight      bool
+	ops, queue    [modelBatch]uint8
+	results       [modelBatch]opAnswer
+	told          uint8 // steps of life.answered that were done, plus one; 0: no answer yet
+	refused       bool  // proposer.refused names the client
+	claim         uint16
+	lease         uint8 // how long it still holds
+	leaseOf       uint8 // the incarnation that it was granted to
+	renew         renewState
+	clock         uint8 // ahead of the slowest
+	early         bool  // (a rule taken away:) the batch counts as answered before its sessions were told
+}
+
+type phase uint8
+
+const (
+	crashed phase = iota
+	rising        // proposing NodeUp with boot
+	living        // liveOnce waits for the end of the life
+	ending        // from the end of the life's context to the close of its last session
+)
+
+type grantState struct {
+	inc, age          uint8
+	expiring, present bool
+}
+
+// decision is a NodeExpire that was decided and not proposed yet.
+type decision struct{ node, inc, term uint8 }
+
+type roundState struct {
+	on            bool
+	yes, who      uint8 // sets of nodes: that confirmed, whose renewals wait
+	electedBefore uint8
+}
+
+type renewState struct {
+	stage          renewStage
+	inc            uint8
+	sent, received uint8 // ago, by the clocks of the node and of the leader
+	leader, term   uint8
+	electedBefore  uint8 // when it was received
+	_              uint8
+}
+
+type renewStage uint8
+
+const (
+	noRenewal renewStage = iota
+	renewSent
+	renewReceived
+	renewConfirmed
+	renewGranted
+	renewRefused
+)
+
+// opAnswer is the state machine's answer to one operation and what claims.learn made of it.
+type opAnswer struct {
+	code, epoch, node, inc uint8
+	open                   bool
+	close                  uint8 // set of sessions
+}
+
+type sessState struct {
+	stage  stage
+	gate   gate
+	opened bool // Session.Open came before Close: its writer may write messages
+	inc    uint8
+	epoch  uint8 // under which it was opened
+	fenced uint8 // of the registration under way
+}
+
+// stage is how far Login has come.
+type stage uint8
+
+const (
+	absent stage = iota
+	registering
+	fencing
+	welcomed
+	turnedAway // told why
+)
+
+// gate is the gateway's side of a session.
+type gate uint8
+
+const (
+	outside gate = iota
+	inside
+	closing // Close was called, the writer may still be writing
+	joined  // Fenced is closed
+	gone    // Backend.Closed was called
+)
+
+type revokeState struct {
+	stage            revokeStage
+	node, inc, epoch uint8
+	wait             uint8 // set of sessions that the handler waits for
+}
+
+type revokeStage uint8
+
+const (
+	noRevoke revokeStage = iota
+	revokeAsked
+	revokeWaits
+	revokeAnswered
+)
+
+// settings of one exploration: how far the world goes, and which rule is taken away.
+type modelConfig struct {
+	name       string
+	place      [modelSessions]uint8 // the node of each session
+	registered bool                 // session 1 is open at the start
+	only       uint8                // sessions that take part, as a set; 0: all
+	leader     uint8
+	timed      bool  // leases and clocks; otherwise a node holds a lease exactly while its incarnation lives
+	raft       bool  // elections, replication; otherwise an entry is applied everywhere as it is proposed
+	noRevoke   bool  // holders cannot be reached
+	renews     uint8 // nodes whose leases are followed, as a set
+	length     uint8
+	margin     uint8
+	spread     uint8 // clocks are never further apart
+	budget     budget
+	limit      int // states
+}
+
+// model explores one configuration under one set of rules.
+type model struct {
+	cfg     modelConfig
+	without rule
+	book    *claimBook
+	logs    *logBook
+
+	emit      func(action, world)
+	violation string
+}
+
+// action names a step, for the trace.
+type action struct{ kind, a, b, c uint8 }
+
+func (m *model) broken(format string, args ...any) {
+	if m.violation == "" {
+		m.violation = fmt.Sprintf(format, args...)
+	}
+}
+
+func (m *model) start() world {
+	var w world
+	w.left = m.cfg.budget
+	w.elected = 1
+	path := []entry{{kind: raftfsm.KindInit}}
+	for n := range uint8(modelNodes) {
+		path = append(path, entry{kind: raftfsm.KindNodeJoin, node: n}, entry{kind: raftfsm.KindNodeUp, node: n, boot: 1, term: 1})
+	}
+	w.baseTerm = 1
+	for n := range w.nodes {
+		x := &w.nodes[n]
+		x.term, x.phase, x.boot, x.inc = 1, living, 1, 1
+		if m.cfg.timed {
+			x.lease, x.leaseOf = m.cfg.length-m.cfg.margin, 1
+		}
+	}
+	l := &w.nodes[m.cfg.leader]
+	l.leads, l.ready = 1, true
+	for n := range l.grants {
+		if m.cfg.renews&(1<<n) != 0 {
+			l.grants[n] = grantState{inc: 1, present: true}
+		}
+	}
+	if m.cfg.registered {
+		at := m.cfg.place[0]
+		path = append(path, entry{kind: raftfsm.KindBatch, node: at, inc: 1, seq: 1, term: 1, ops: [modelBatch]uint8{registerOp(1, 0)}})
+		x := &w.nodes[at]
+		x.seq = 1
+		x.claim = m.book.do(claimCall{id: x.claim, fn: claimBegin, s: 1}).id
+		x.claim = m.book.do(claimCall{id: x.claim, fn: claimLearn, s: 1, epoch: 1}).id
+		w.sess[0] = sessState{stage: welcomed, gate: inside, opened: true, inc: 1, epoch: 1}
+	}
+	for _, e := range path {
+		w.base = m.logs.apply(w.base, m.logs.intern(e))
+	}
+	w.delivered = m.highestDelivered(&w)
+	return w
+}
+
+// holds: the node has a lease now.
+func (m *model) holds(w *world, n uint8) bool {
+	x := &w.nodes[n]
+	if m.cfg.timed {
+		h := m.holder(x)
+		return h.holds(modelNow)
+	}
+	if x.phase != living && x.phase != ending {
+		return false
+	}
+	t := m.committed(w)
+	return t.nodes[n].live && t.nodes[n].inc == x.inc && x.phase == living
+}
+
+// mayBeDeliveredTo: the session's writer may write a message now.
+func (m *model) mayBeDeliveredTo(w *world, s sid) bool {
+	z := &w.sess[s-1]
+	return z.opened && (z.gate == inside || z.gate == closing) && w.nodes[m.cfg.place[s-1]].phase != crashed && m.holds(w, m.cfg.place[s-1])
+}
+
+func (m *model) highestDelivered(w *world) (epoch uint8) {
+	for s := sid(1); s <= modelSessions; s++ {
+		if m.mayBeDeliveredTo(w, s) {
+			epoch = max(epoch, w.sess[s-1].epoch)
+		}
+	}
+	return epoch
+}
+
+// check is what must hold in every state.
+func (m *model) check(w *world) {
+	t := m.committed(w)
+	var who sid
+	for s := sid(1); s <= modelSessions; s++ {
+		if !m.mayBeDeliveredTo(w, s) {
+			continue
+		}
+		z, n := &w.sess[s-1], m.cfg.place[s-1]
+		if who != 0 {
+			m.broken("G2: sessions %d and %d may be delivered to at the same time", who, s)
+		}
+		who = s
+		switch {
+		case !t.row.live:
+			m.broken("session %d may be delivered to under epoch %d, but nobody owns the client in the table", s, z.epoch)
+		case t.row.node != n || t.row.inc != z.inc:
+			m.broken("session %d may be delivered to under epoch %d, but the table passed the client on to %s at epoch %d", s, z.epoch, nodeName(t.row.node), t.row.epoch)
+		case t.row.epoch < z.epoch:
+			m.broken("session %d may be delivered to under epoch %d, but the table says %d", s, z.epoch, t.row.epoch)
+		}
+		if z.epoch < w.delivered {
+			m.broken("epochs go backwards: session %d may be delivered to under %d after %d", s, z.epoch, w.delivered)
+		}
+	}
+	w.delivered = max(w.delivered, m.highestDelivered(w))
+	if m.cfg.timed {
+		for n := range w.nodes {
+			x := &w.nodes[n]
+			if x.lease > 0 && (x.phase == living || x.phase == ending) && x.leaseOf != x.inc {
+				m.broken("%s lives in incarnation %d with a lease that was granted to incarnation %d", nodeName(uint8(n)), x.inc, x.leaseOf)
+			}
+		}
+	}
+}
+
+// checkRest is what must hold when nothing is under way any more: nobody is left waiting, and rows and sessions agree.
+func (m *model) checkRest(w *world) {
+	t := m.committed(w)
+	owner := sid(0)
+	for s := sid(1); s <= modelSessions; s++ {
+		z, n := &w.sess[s-1], m.cfg.place[s-1]
+		switch {
+		case z.gate == outside || z.gate == gone:
+		case z.gate != inside:
+			m.broken("stuck: session %d never ends closing", s)
+		case z.stage != welcomed:
+			m.broken("stuck: session %d is connected and waits for its registration for ever", s)
+		case !t.row.live || t.row.node != n || t.row.inc != z.inc || t.row.epoch != z.epoch:
+			m.broken("stuck: session %d was welcomed under epoch %d and is connected, but the table does not name it", s, z.epoch)
+		case !m.book.finds(w.nodes[n].claim, s, z.epoch):
+			m.broken("stuck: session %d is connected under epoch %d, but its node does not find it", s, z.epoch)
+		default:
+			owner = s
+		}
+	}
+	if t.row.live && owner == 0 && w.nodes[t.row.node].phase == living && w.nodes[t.row.node].inc == t.row.inc {
+		m.broken("stuck: the table names %s at epoch %d for ever, but no session is there", nodeName(t.row.node), t.row.epoch)
+	}
+}
+
+func nodeName(n uint8) string { return string(rune('A' + n)) }
+
+func setOf(s sid) uint8 { return 1 << s }
+
+func count(set uint8) int { return bits.OnesCount8(set) }
