@@ -261,9 +261,17 @@ func TestLostMajority(t *testing.T) {
 	c.stop(n2)
 
 	t.Log("one of three knows nothing for certain")
-	if r := alice.send("nobody", "x", wire.AckOwner, wire.Unavailable, 700*time.Millisecond); r.Code == wire.Offline {
-		t.Error("offline without a quorum")
+	c.alone(n1)
+	unavailable := func(to string) {
+		t.Helper()
+		r, err := api{n1}.Send(c.ctx, admin.Message{
+			From: "ops", To: wire.ClientID{ID: to}, ID: wire.MessageID{Instance: wire.NewID(), Counter: 1}, Ack: wire.AckOwner, Timeout: 300 * time.Millisecond, Payload: []byte("x"),
+		})
+		if err != nil || r.Code != wire.Unavailable {
+			t.Errorf("to %s without a quorum: %+v, %v", to, r, err)
+		}
 	}
+	unavailable("nobody")
 	if _, err := c.routeErr(n1, "bob"); !admin.IsUnavailable(err) {
 		t.Errorf("linearizable read: %v", err)
 	}
@@ -279,7 +287,7 @@ func TestLostMajority(t *testing.T) {
 	if r := (api{n1}).Ready(); r.Ready {
 		t.Error("ready without a lease")
 	}
-	alice.send("carol", "quiet", wire.AckOwner, wire.Unavailable, 300*time.Millisecond)
+	unavailable("carol")
 	alice.sees("that n1 lost its lease for long", closedWith(wire.LeaseLost))
 
 	t.Log("started again from the same folders, one of them on new ports: everything is as it was")

@@ -21,7 +21,8 @@ type confirmer struct {
 	leading func() (term uint64, ok bool) // past the barrier of that term
 	voters  func() ([]wire.NodeID, error) // as the configuration has them now
 	ask     func(context.Context, wire.NodeID, wire.ConfirmRequest) (wire.ConfirmReply, error)
-	timeout time.Duration // of one round
+	timeout time.Duration       // of one round
+	took    func(time.Duration) // of each round that confirmed
 
 	rounds *rounds[struct{}, uint64]
 }
@@ -58,6 +59,7 @@ func (c *confirmer) round(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the voters: %w", err)
 	}
+	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	var asked sync.WaitGroup
 	defer asked.Wait() // after cancel: they end at once
@@ -84,6 +86,9 @@ func (c *confirmer) round(ctx context.Context) (uint64, error) {
 	}
 	if !isMajority(yes, len(voters)) {
 		return 0, &wire.Error{Code: wire.Unavailable, Text: fmt.Sprintf("%d of %d voters confirmed term %d: no quorum", yes, len(voters), term)}
+	}
+	if c.took != nil {
+		c.took(time.Since(started))
 	}
 	return term, nil
 }

@@ -42,6 +42,7 @@ func newLead(n *Node) *lead {
 	l := &lead{n: n, log: n.log.With("part", "lead"), loads: map[wire.NodeID]load{}}
 	l.confirm = &confirmer{
 		self: n.id, leading: l.term, timeout: max(n.cfg.Timings.Election, 250*time.Millisecond),
+		took: func(d time.Duration) { n.metrics.observe.ConfirmTerm.Observe(d.Seconds()) },
 		voters: func() (ids []wire.NodeID, err error) {
 			members, _, err := n.store.Members()
 			for _, m := range members {

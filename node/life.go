@@ -282,9 +282,11 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 		case raftfsm.OpHeld:
 			l.n.log.Info("takeover", slog.Group("audit", "event", "takeover", "client", s.Client().String(), "from", l.n.nameOf(a.Node), "epoch", uint64(a.Epoch)))
 			l.n.metrics.takeovers.Add(1)
+			started := time.Now()
 			if err := l.n.fence(ctx, s, a.OpResult, waiting); err != nil {
 				return gateway.Welcome{}, err
 			}
+			l.n.metrics.observe.Takeover.Observe(time.Since(started).Seconds())
 			fenced = a.Epoch
 		default:
 			return gateway.Welcome{}, &wire.Error{Code: wire.Internal, Text: "registration: " + a.Code.String()}

@@ -121,6 +121,16 @@ func (n *Node) openMetrics() (err error) {
 			return float64(free)
 		},
 		StoreBytes: func() float64 { return float64(n.store.Stats().StoreBytes) },
+		Fsync: func() metrics.Histogram {
+			f := n.store.Stats().Fsync
+			h := metrics.Histogram{Count: f.Count, Sum: f.Sum.Seconds(), Buckets: map[float64]uint64{}}
+			total := uint64(0)
+			for i, bound := range f.Bounds {
+				total += f.Counts[i]
+				h.Buckets[bound.Seconds()] = total
+			}
+			return h
+		},
 	})
 	return err
 }

@@ -44,7 +44,7 @@ type Node struct {
 	router     *router
 	metrics    nodeMetrics
 	peers      *peerBook
-	journal    *journal // nil: none is kept
+	journal    *journal                // nil: none is kept
 	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
 	identity   atomic.Pointer[mesh.Identity]
 
@@ -54,7 +54,7 @@ type Node struct {
 	drainIntent atomic.Bool
 	leaving     atomic.Bool
 	leaveAsked  atomic.Bool
-	stopping    atomic.Bool // no further life begins
+	stopping    atomic.Bool                                   // no further life begins
 	leaveNow    chan struct{}                                 // capacity 1
 	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
 
@@ -143,15 +143,15 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if err := n.bootstrapRaft(); err != nil {
 		return err
 	}
+	if err := n.openMetrics(); err != nil {
+		return err
+	}
 	n.registerHandlers()
 	if err := n.mesh.Open(); err != nil {
 		return err
 	}
 	if warning := n.mesh.BufferWarning(); warning != "" {
 		n.log.Warn(warning)
-	}
-	if err := n.openMetrics(); err != nil {
-		return err
 	}
 	if err := n.openAdmin(); err != nil {
 		return err

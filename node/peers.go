@@ -209,7 +209,7 @@ func (n *Node) askWhere(ctx context.Context) {
 
 // disownedRounds is how many times in a row a majority must refuse this node before it takes that for its removal: members
 // that have just started may be behind.
-const disownedRounds = 5
+const disownedRounds = 3
 
 // isDisowned tells whether more than half of the other members that this node knows say that it is none. A node that was
 // removed while it was away is told by nobody else: it is not in the Raft configuration any more.
@@ -244,16 +244,11 @@ func (n *Node) isDisowned(ctx context.Context) bool {
 // lookForPeers finds members again whose addresses are no longer what anybody here knows: while no leader is in sight, it
 // asks at the --join addresses who answers there.
 func (n *Node) lookForPeers(ctx context.Context) error {
-	for disowned := 0; sleep(ctx, time.Second); {
+	alone, disowned := 0, 0 // rounds in a row
+	for sleep(ctx, time.Second) {
 		if _, ok := n.store.Leader(); ok {
-			disowned = 0
+			alone, disowned = 0, 0
 			continue
-		}
-		if disowned++; !n.isDisowned(ctx) {
-			disowned = 0
-		} else if disowned >= disownedRounds {
-			n.end(errRemoved)
-			return nil
 		}
 		for _, addr := range n.cfg.Join {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -267,6 +262,15 @@ func (n *Node) lookForPeers(ctx context.Context) error {
 			n.mesh.Connect(id)
 		}
 		n.askWhere(ctx)
+		if alone++; alone <= disownedRounds {
+			continue
+		}
+		if disowned++; !n.isDisowned(ctx) {
+			disowned = 0
+		} else if disowned >= disownedRounds {
+			n.end(errRemoved)
+			return nil
+		}
 	}
 	return nil
 }

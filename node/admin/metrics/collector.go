@@ -9,7 +9,11 @@ import (
 )
 
 // collector reads Sources when asked.
-type collector struct{ metrics []metric }
+type collector struct {
+	metrics   []metric
+	fsync     func() Histogram // nil: left out
+	fsyncDesc *prometheus.Desc
+}
 
 // metric is one name with a way to read its value or values.
 type metric struct {
@@ -19,7 +23,8 @@ type metric struct {
 }
 
 func newCollector(s Sources) *collector {
-	c := &collector{}
+	c := &collector{fsync: s.Fsync}
+	c.fsyncDesc = prometheus.NewDesc("imroute_fsync_seconds", "Time of each write to the Raft store, its fsync included.", nil, nil)
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
 	c.value(gauge, "imroute_sessions", "Open client sessions of this node.", s.Sessions)
@@ -101,6 +106,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		ch <- m.desc
 	}
+	if c.fsync != nil {
+		ch <- c.fsyncDesc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -116,5 +124,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 			ch <- pm
 		})
+	}
+	if c.fsync != nil {
+		h := c.fsync()
+		pm, err := prometheus.NewConstHistogram(c.fsyncDesc, h.Count, h.Sum, h.Buckets)
+		if err != nil {
+			pm = prometheus.NewInvalidMetric(c.fsyncDesc, err)
+		}
+		ch <- pm
 	}
 }

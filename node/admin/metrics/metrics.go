@@ -36,19 +36,25 @@ type Sources struct {
 	Applied     func() float64 // our own applied index
 	ApplyLag    func() float64 // entries committed and not applied
 
-	Takeovers     func() float64 // logins that took a client over from another node
-	LeaseLeft     func() float64 // seconds; negative once it is over
-	Quiet         func() float64 // seconds spent without a lease since the start
-	RefusedGrants func() float64 // renewals this node refused as leader
-	Expiries      func() float64 // incarnations this node proposed to end as leader
-	FreeDisk      func() float64 // bytes
-	StoreBytes    func() float64 // bytes
+	Takeovers     func() float64   // logins that took a client over from another node
+	LeaseLeft     func() float64   // seconds; negative once it is over
+	Quiet         func() float64   // seconds spent without a lease since the start
+	RefusedGrants func() float64   // renewals this node refused as leader
+	Expiries      func() float64   // incarnations this node proposed to end as leader
+	FreeDisk      func() float64   // bytes
+	StoreBytes    func() float64   // bytes
+	Fsync         func() Histogram // seconds of each write to the Raft store, its fsync included
+}
+
+// Histogram is a distribution that somebody else counted: Buckets has, for each upper bound, how many were at most that.
+type Histogram struct {
+	Count   uint64
+	Sum     float64
+	Buckets map[float64]uint64
 }
 
 // Metrics are the distributions that the node observes. All methods of its fields may be called from many goroutines.
 type Metrics struct {
-	Fsync       prometheus.Observer // seconds of each write to the Raft store, its fsync included
-	Apply       prometheus.Observer // seconds of each batch of entries applied
 	ConfirmTerm prometheus.Observer // seconds of each round that confirmed the leader's term
 	Takeover    prometheus.Observer // seconds a login waited for a former owner to be fenced
 }
@@ -69,8 +75,6 @@ func NewMetrics(r prometheus.Registerer, s Sources) (*Metrics, error) {
 		return h
 	}
 	m := &Metrics{
-		Fsync:       histogram("imroute_fsync_seconds", "Time of each write to the Raft store, its fsync included.", 50e-6),
-		Apply:       histogram("imroute_apply_seconds", "Time of each batch of Raft entries applied to the table.", 5e-6),
 		ConfirmTerm: histogram("imroute_confirm_term_seconds", "Time of each round that confirmed the leader's term.", 50e-6),
 		Takeover:    histogram("imroute_takeover_wait_seconds", "Time a login waited until the client's former owner was fenced.", 500e-6),
 	}

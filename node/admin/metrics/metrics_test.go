@@ -33,7 +33,10 @@ func TestScrape(t *testing.T) {
 	sends.Add(9999) // a newer peer's code
 	term := 7.0
 	r := prometheus.NewRegistry()
-	m, err := NewMetrics(r, Sources{
+	_, err := NewMetrics(r, Sources{
+		Fsync: func() Histogram {
+			return Histogram{Count: 2, Sum: 0.103, Buckets: map[float64]uint64{0.001: 0, 0.01: 1, 1: 2}}
+		},
 		Sessions:       func() float64 { return 12 },
 		Sends:          sends.Counts,
 		LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 5, "n\"3\n": 6} },
@@ -45,8 +48,6 @@ func TestScrape(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Fsync.Observe(0.003)
-	m.Fsync.Observe(0.1)
 	term = 8 // read when asked, not when registered
 	got := scrape(t, r)
 	for _, want := range []string{
@@ -61,6 +62,7 @@ func TestScrape(t *testing.T) {
 		"imroute_raft_term 8\n",
 		"imroute_lease_left_seconds -1.5\n",
 		"imroute_fsync_seconds_count 2\n",
+		`imroute_fsync_seconds_bucket{le="0.01"} 1` + "\n",
 		"# TYPE imroute_sends_total counter\n",
 		"# TYPE imroute_sessions gauge\n",
 		"go_goroutines ",
@@ -100,7 +102,7 @@ func TestEverySource(t *testing.T) {
 		Sessions: v, Watches: v, Routes: v, Void: v, TableRAM: v, Sends: codes, Registrations: codes, Logins: codes, Closes: codes,
 		Nacks: codes, LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 1} }, PeersUp: v,
 		RaftState: func() string { return "follower" }, Term: v, CommitIndex: v, Applied: v, ApplyLag: v, Takeovers: v, LeaseLeft: v,
-		Quiet: v, RefusedGrants: v, Expiries: v, FreeDisk: v, StoreBytes: v,
+		Quiet: v, RefusedGrants: v, Expiries: v, FreeDisk: v, StoreBytes: v, Fsync: func() Histogram { return Histogram{} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +117,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 24 + 4; n != want {
+	if want := 25 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }
