@@ -50,7 +50,7 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	c.n.router.send(s, &m, timeout)
 }
 
-func (c clients) MayDeliver() bool { return c.n.lease.holds(now()) }
+func (c clients) LeaseLeft() time.Duration { return c.n.lease.left(now()) }
 
 func (c clients) NodeName() string { return c.n.name }
 

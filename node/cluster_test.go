@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -639,4 +640,59 @@ func TestClientTokens(t *testing.T) {
 	}
 	alice.send("bob", "secret", wire.AckOwner, wire.Delivered, patience)
 	bob.hears("secret")
+}
+
+// Tables agree while logins, takeovers and leaderships come and go.
+func TestVerifyUnderLoad(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	nodes := []*Node{n1, n2, n3}
+	bob := c.dial("bob", n1, n2, n3)
+	var work sync.WaitGroup
+	for i := range 6 {
+		work.Go(func() {
+			for j := range 8 {
+				cfg, u := dialConfig(fmt.Sprintf("u%d", (i+j)%4), nodes[(i+j)%3]) // shared ids: they replace each other
+				cfg.DisableReconnect = true
+				if err := c.dialErr(cfg, u); err != nil {
+					if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.Replaced {
+						t.Errorf("login: %v", err)
+					}
+					continue
+				}
+				ctx, cancel := context.WithTimeout(c.ctx, patience)
+				if r, err := u.Send(ctx, "bob", []byte("x")); err != nil && u.Err() == nil {
+					t.Errorf("send: %v, %v", r.Code, err)
+				}
+				cancel()
+				u.hangUp()
+			}
+		})
+	}
+	heard := make(chan int)
+	listen, enough := context.WithCancel(c.ctx)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			if _, err := bob.Receive(listen); err != nil {
+				break
+			}
+		}
+		heard <- n
+	}()
+	for i := range 3 {
+		c.verify(nodes[i])
+		if _, err := (api{nodes[i]}).TransferLeadership(c.ctx, nodes[(i+1)%3].Name()); err != nil {
+			t.Errorf("transfer: %v", err)
+		}
+	}
+	work.Wait()
+	c.verify(n1)
+	enough()
+	if n := <-heard; n == 0 {
+		t.Error("bob heard nothing")
+	}
+	for i := range 4 { // everybody hung up
+		c.routeGoes(nodes[i%3], fmt.Sprintf("u%d", i))
+	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"strings"
 )
 
@@ -82,6 +83,42 @@ func explore(cfg modelConfig, without rule) finding {
 			f.trace = append([]action{origins[last].by}, f.trace...)
 		}
 	}
+	return f
+}
+
+// walk follows one random way from the start for so many steps. It sees less than explore does, but from further away.
+func walk(cfg modelConfig, without rule, seed uint64, steps int) finding {
+	m := &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
+	return m.walk(seed, steps)
+}
+
+func (m *model) walk(seed uint64, steps int) (f finding) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	w := m.start()
+	for f.depth < steps && f.violation == "" {
+		n := 0
+		var chosen world
+		var by action
+		m.emit = func(a action, next world) {
+			if n++; rng.IntN(n) == 0 {
+				chosen, by = next, a
+			}
+		}
+		progress := m.sessionSteps(&w)
+		progress = m.lifeSteps(&w) || progress
+		if !progress && !m.cfg.timed {
+			m.checkRest(&w)
+		}
+		if f.violation = m.violation; f.violation != "" || n == 0 {
+			break
+		}
+		w = chosen
+		m.check(&w)
+		f.depth++
+		f.trace = append(f.trace, by)
+		f.violation = m.violation
+	}
+	f.states = f.depth
 	return f
 }
 
@@ -171,8 +208,12 @@ func (a action) String() string {
 		return fmt.Sprintf("%s is elected by %s", n, x)
 	case actReceive:
 		return fmt.Sprintf("%s's renewal arrives at %s", n, x)
+	case actGiveUp:
+		return n + "'s life ends for a reason of its own"
+	case actAsk:
+		return fmt.Sprintf("%s reads the question of %s and is still in its term", x, n)
 	case actConfirm:
-		return fmt.Sprintf("%s hears that %s is still in its term", n, x)
+		return fmt.Sprintf("%s hears the answer of %s", n, x)
 	}
 	return fmt.Sprintf("step %d", a.kind)
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"time"
 
 	"imroute/mesh/wire"
@@ -29,6 +30,7 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 			{actRestart, m.restart, true},
 			{actUp, m.up, true},
 			{actCrash, m.crash, false},
+			{actGiveUp, m.giveUp, false},
 			{actExpireNow, m.expireNow, false},
 			{actServe, m.serve, true},
 			{actTick, m.tick, false},
@@ -55,7 +57,7 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 				progress = true
 			}
 			try(action{actElect, n, x, 0}, func(w *world) bool {
-				if w.left.elections == 0 {
+				if w.left.elections == 0 || m.cfg.elect != nil && !slices.Contains(m.cfg.elect, [2]uint8{n, x}) {
 					return false
 				}
 				w.left.elections--
@@ -63,6 +65,7 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 			})
 			if m.cfg.timed {
 				try(action{actReceive, n, x, 0}, func(w *world) bool { return m.receive(w, n, x) })
+				try(action{actAsk, n, x, 0}, func(w *world) bool { return m.ask(w, n, x) })
 				try(action{actConfirm, n, x, 0}, func(w *world) bool { return m.confirm(w, n, x) })
 			}
 		}
@@ -95,10 +98,20 @@ func (m *model) endLife(w *world, n uint8) {
 	}
 }
 
+// giveUp: the life ends for a reason of its own, with the lease still there.
+func (m *model) giveUp(w *world, n uint8) bool {
+	if w.left.ends == 0 || w.nodes[n].phase != living || m.cfg.renews&(1<<n) == 0 {
+		return false
+	}
+	w.left.ends--
+	m.endLife(w, n)
+	return true
+}
+
 // lifeOver: all sessions are fenced and all goroutines of the life have ended; the boot counter is raised.
 func (m *model) lifeOver(w *world, n uint8) bool {
 	x := &w.nodes[n]
-	if x.phase != ending || x.told != 0 {
+	if x.phase != ending || x.told != 0 || x.boot == modelLives {
 		return false
 	}
 	for s := sid(1); s <= modelSessions; s++ {
@@ -215,10 +228,23 @@ func (m *model) serve(w *world, n uint8) bool {
 // tick: a node's clock goes on, no further ahead of the slowest than the settings allow.
 func (m *model) tick(w *world, n uint8) bool {
 	x := &w.nodes[n]
+	if m.cfg.timed && m.cfg.spread == 0 { // all clocks go alike
+		for i := range w.nodes {
+			m.advance(w, uint8(i))
+		}
+		return n == 0
+	}
 	if !m.cfg.timed || x.phase == crashed || x.clock == m.cfg.spread {
 		return false
 	}
 	x.clock++
+	m.advance(w, n)
+	m.setClocks(w)
+	return true
+}
+
+func (m *model) advance(w *world, n uint8) {
+	x := &w.nodes[n]
 	x.lease -= min(x.lease, 1)
 	for i := range x.grants {
 		if g := &x.grants[i]; g.present {
@@ -234,8 +260,6 @@ func (m *model) tick(w *world, n uint8) bool {
 			r.received = min(r.received+1, m.oldest())
 		}
 	}
-	m.setClocks(w)
-	return true
 }
 
 // setClocks measures the clocks of living processes from the slowest one.
@@ -294,15 +318,26 @@ func (m *model) startRound(w *world, x uint8) bool {
 	return true
 }
 
-// confirm: voter y's answer counts for the round at x.
-func (m *model) confirm(w *world, x, y uint8) bool {
+// ask: voter y reads the question of x's round; its answer is on its way.
+func (m *model) ask(w *world, x, y uint8) bool {
 	l, v := &w.nodes[x], &w.nodes[y]
-	if !l.round.on || v.phase == crashed || l.round.yes&(1<<y) != 0 {
+	if !l.round.on || v.phase == crashed || (l.round.yes|l.round.answers)&(1<<y) != 0 {
 		return false
 	}
 	if !confirms(wire.ConfirmReply{Nonce: 1, Term: uint64(v.term)}, 1, uint64(l.leads)) {
 		return false
 	}
+	l.round.answers |= 1 << y
+	return true
+}
+
+// confirm: voter y's answer arrives.
+func (m *model) confirm(w *world, x, y uint8) bool {
+	l := &w.nodes[x]
+	if !l.round.on || l.round.answers&(1<<y) == 0 {
+		return false
+	}
+	l.round.answers &^= 1 << y
 	l.round.yes |= 1 << y
 	if !isMajority(count(l.round.yes), modelNodes) {
 		return true
@@ -380,9 +415,7 @@ func (m *model) loseRenewal(w *world, n uint8) bool {
 	for i := range w.nodes {
 		l := &w.nodes[i]
 		l.next &^= 1 << n
-		if l.round.who &^= 1 << n; l.round.who == 0 {
-			l.round = roundState{}
-		}
+		l.round.who &^= 1 << n
 	}
 	*r = renewState{}
 	return true
@@ -395,13 +428,6 @@ func (m *model) mark(w *world, x uint8) bool {
 		return false
 	}
 	list := m.members(m.applied(w, x))
-	if m.without == ruleNodeUpRestarts {
-		for n := range l.grants {
-			if l.grants[n].present {
-				l.grants[n].inc = m.applied(w, x).nodes[n].inc
-			}
-		}
-	}
 	g := m.grantor(l)
 	g.observe(modelNow, list)
 	before := l.grants

@@ -12,17 +12,27 @@ var (
 	allThree = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC, budget: budget{disconnects: 1}}
 	asked    = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, registered: true, leader: nodeC, budget: budget{kicks: 1, reasks: 1}}
 	expiring = modelConfig{place: [3]uint8{nodeA, nodeC, nodeB}, registered: true, only: setOf(1) | setOf(3), leader: nodeC, budget: budget{expiries: 1}}
-	restarts = modelConfig{place: [3]uint8{nodeA, nodeC, nodeB}, registered: true, only: setOf(1), leader: nodeC, budget: budget{expiries: 1, crashes: 1}}
 
 	oneLease = modelConfig{
-		place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1), leader: nodeC, timed: true, raft: true, noRevoke: true,
-		renews: 1 << nodeA, length: 2, margin: 1, spread: 1, budget: budget{renewals: 2},
+		leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1, budget: budget{renewals: 2},
 	}
 )
 
-func elections(c modelConfig, n uint8) modelConfig { c.budget.elections = n; return c }
+// elections: B may become the leader, by A's vote, and after it C again.
+func elections(c modelConfig, n uint8) modelConfig {
+	c.budget.elections = n
+	c.elect = [][2]uint8{{nodeB, nodeA}, {nodeC, nodeA}}
+	return c
+}
 
-func drift(c modelConfig) modelConfig { c.length, c.margin, c.spread = 3, 2, 2; return c }
+func ends(c modelConfig) modelConfig { c.budget.ends = 1; return c }
+
+func crashes(c modelConfig) modelConfig { c.budget.crashes = 1; return c }
+
+func drift(c modelConfig, margin, spread uint8) modelConfig {
+	c.length, c.margin, c.spread = margin+1, margin, spread
+	return c
+}
 
 // TestModelMutations takes the rules away one by one: without it the model must find a state that must not be, or the model
 // is blind there.
@@ -46,11 +56,11 @@ func TestModelMutations(t *testing.T) {
 		{"Unregister compares the epoch", ruleUnregisterComparesEpoch, sameNode},
 		{"fenced is compared for equality", ruleFencedIsEqual, allThree},
 		{"all sessions are closed before boot is raised", ruleCloseBeforeBoot, expiring},
-		{"NodeExpire names the incarnation", ruleExpireNamesIncarnation, restarts},
+		{"NodeExpire names the incarnation", ruleExpireNamesIncarnation, crashes(oneLease)},
 
-		{"margins", ruleMargin, oneLease},
-		{"the holder's margin", ruleHolderMargin, drift(oneLease)},
-		{"the leader's margin", ruleGrantorMargin, drift(oneLease)},
+		{"margins", ruleMargin, drift(oneLease, 1, 1)},
+		{"the holder's margin", ruleHolderMargin, drift(oneLease, 2, 2)},
+		{"the leader's margin", ruleGrantorMargin, drift(oneLease, 2, 2)},
 		{"a lease counts from the time its renewal was sent", ruleFromSendTime, oneLease},
 		{"a grant needs ConfirmTerm", ruleConfirm, elections(oneLease, 1)},
 		{"a renewal joins the next round only", ruleNextRound, elections(oneLease, 1)},
@@ -59,8 +69,8 @@ func TestModelMutations(t *testing.T) {
 		{"timers are of one term", ruleTimersOfTerm, elections(oneLease, 2)},
 		{"an incarnation is marked as expiring before that is proposed", ruleMarkExpiring, oneLease},
 		{"NodeExpire is refused in another term", ruleExpireNamesTerm, elections(oneLease, 2)},
-		{"the lease is dropped with the incarnation", ruleDropLease, oneLease},
-		{"and again once its renewals have ended", ruleDropLeaseLast, oneLease},
+		{"the lease is dropped with the incarnation", ruleDropLease, ends(oneLease)},
+		{"and again once its renewals have ended", ruleDropLeaseLast, ends(oneLease)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := c.world

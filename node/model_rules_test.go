@@ -37,7 +37,6 @@ const (
 	ruleExpireNamesTerm
 	ruleDropLease
 	ruleDropLeaseLast
-	ruleNodeUpRestarts
 )
 
 // Steps, as they are called in a trace.
@@ -77,5 +76,7 @@ const (
 	actReplicate
 	actElect
 	actReceive
+	actAsk
 	actConfirm
+	actGiveUp
 )

@@ -13,6 +13,8 @@ const (
 	nodeA = 0
 	nodeB = 1
 	nodeC = 2
+
+	nobody = 1 // a set of sessions with none of them
 )
 
 var modelWorlds = []modelConfig{
@@ -34,9 +36,20 @@ var modelWorlds = []modelConfig{
 		budget: budget{lates: 1, kicks: 1, expiries: 1},
 	},
 	{
-		name: "lease", place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1), leader: nodeC, timed: true, raft: true, noRevoke: true,
-		renews: 1 << nodeA, length: 2, margin: 1, spread: 1,
+		name: "lease", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
+		budget: budget{elections: 2, renewals: 2, ends: 1},
+	},
+	{
+		name: "lease and crash", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
+		budget: budget{elections: 1, renewals: 2, crashes: 1},
+	},
+	{
+		name: "drift", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 2, margin: 1, spread: 1,
 		budget: budget{elections: 1, renewals: 2},
+	},
+	{
+		name: "expiry of an owner", place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1) | setOf(3), leader: nodeC,
+		timed: true, raft: true, noRevoke: true, renews: 1 << nodeA, length: 1, budget: budget{renewals: 1, elections: 1},
 	},
 }
 

@@ -18,6 +18,7 @@ const (
 	modelSessions = 3
 	modelWindow   = 6 // entries that some node has not applied yet, at most
 	modelBatch    = 4 // operations of a batch, at most
+	modelLives    = 3 // incarnations of a node, at most
 )
 
 // sid is a session: 1 to 3, 0 for none. Sessions 1 and 2 are attempts of one SDK instance, 3 is another instance.
@@ -44,7 +45,7 @@ type world struct {
 }
 
 // budget is what the world may still do to the nodes.
-type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals uint8 }
+type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, ends uint8 }
 
 type nodeState struct {
 	// Raft
@@ -92,6 +93,7 @@ type decision struct{ node, inc, term uint8 }
 type roundState struct {
 	on            bool
 	yes, who      uint8 // sets of nodes: that confirmed, whose renewals wait
+	answers       uint8 // whose yes is on its way
 	electedBefore uint8
 }
 
@@ -175,10 +177,11 @@ type modelConfig struct {
 	registered bool                 // session 1 is open at the start
 	only       uint8                // sessions that take part, as a set; 0: all
 	leader     uint8
-	timed      bool  // leases and clocks; otherwise a node holds a lease exactly while its incarnation lives
-	raft       bool  // elections, replication; otherwise an entry is applied everywhere as it is proposed
-	noRevoke   bool  // holders cannot be reached
-	renews     uint8 // nodes whose leases are followed, as a set
+	elect      [][2]uint8 // who may be elected by whose vote; nil: anybody by anybody's
+	timed      bool       // leases and clocks; otherwise a node holds a lease exactly while its incarnation lives
+	raft       bool       // elections, replication; otherwise an entry is applied everywhere as it is proposed
+	noRevoke   bool       // holders cannot be reached
+	renews     uint8      // nodes whose leases are followed, as a set
 	length     uint8
 	margin     uint8
 	spread     uint8 // clocks are never further apart
@@ -303,8 +306,12 @@ func (m *model) check(w *world) {
 	if m.cfg.timed {
 		for n := range w.nodes {
 			x := &w.nodes[n]
-			if x.lease > 0 && (x.phase == living || x.phase == ending) && x.leaseOf != x.inc {
+			switch {
+			case x.lease == 0 || x.phase != living:
+			case x.leaseOf != x.inc:
 				m.broken("%s lives in incarnation %d with a lease that was granted to incarnation %d", nodeName(uint8(n)), x.inc, x.leaseOf)
+			case t.nodes[n].inc != x.inc || !t.nodes[n].live:
+				m.broken("%s holds a lease of incarnation %d, which has ended in the table", nodeName(uint8(n)), x.inc)
 			}
 		}
 	}

@@ -245,7 +245,7 @@ func (n *Node) isDisowned(ctx context.Context) bool {
 // asks at the --join addresses who answers there.
 func (n *Node) lookForPeers(ctx context.Context) error {
 	alone, disowned := 0, 0 // rounds in a row
-	for sleep(ctx, time.Second) {
+	for sleep(ctx, max(2*n.cfg.Timings.Election, 200*time.Millisecond)) {
 		if _, ok := n.store.Leader(); ok {
 			alone, disowned = 0, 0
 			continue

@@ -31,7 +31,7 @@ type pending struct {
 	over bool
 
 	// guarded by the shard's mu
-	sent       bool // handed to a lane or a session at least once
+	sent       bool // handed to a lane or a session, which has not refused it
 	doubt      bool // somebody took it and ended before telling how it went: it may have been delivered
 	node       wire.NodeID
 	inc        wire.Incarnation
@@ -112,6 +112,16 @@ func (t *pendings) sending(p *pending, node wire.NodeID, inc wire.Incarnation) b
 	}
 	p.sent, p.node, p.inc = true, node, inc
 	return true
+}
+
+// refused notes that node said no to p: it has not delivered it.
+func (t *pendings) refused(ref uint64, node wire.NodeID) {
+	sh := &t.shards[ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if p := sh.byRef[ref]; p != nil && p.node == node && !p.doubt {
+		p.sent = false
+	}
 }
 
 // doubted notes that whoever had p will not say any more how it went.

@@ -96,6 +96,7 @@ func (r *router) send(o origin, m *wire.Forward, timeout time.Duration) {
 				r.finish(p.ref, code, route.Node, "")
 				return
 			}
+			r.pendings.refused(p.ref, route.Node)
 		}
 	}
 	r.flows.add(r, p, 0)
@@ -188,12 +189,13 @@ func (r *router) report(o origin, counter uint64, code wire.Code, owner, text st
 	}
 }
 
-// outcome takes what an owner said of a pending: an end, or a reason to look again.
+// outcome takes what an owner said of a pending: an end, or a reason to look again. owner 0: nobody said it.
 func (r *router) outcome(ref uint64, code wire.Code, owner wire.NodeID, index uint64) {
 	if code != wire.NotOwner && code != wire.NotReady {
 		r.finish(ref, code, owner, "")
 		return
 	}
+	r.pendings.refused(ref, owner)
 	if p := r.pendings.get(ref); p != nil {
 		r.flows.add(r, p, index)
 	}
@@ -312,7 +314,7 @@ func (r *router) PeerRestarted(l *lane.Session) { r.abandoned(l.Peer(), ^wire.In
 func (r *router) abandoned(node wire.NodeID, inc wire.Incarnation) {
 	for _, p := range r.pendings.sentTo(node, inc) {
 		r.pendings.doubted(p.ref)
-		r.outcome(p.ref, wire.NotOwner, node, 0)
+		r.outcome(p.ref, wire.NotOwner, 0, 0)
 	}
 }
 

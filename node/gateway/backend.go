@@ -27,9 +27,10 @@ type Backend interface {
 	// called, always after Login returned.
 	Closed(s *Session)
 
-	// MayDeliver reports whether the node's lease holds right now. It must be cheap: it is asked before each write and again
-	// before `delivered` is reported. After it turns true again, call Gateway.Wake to deliver at once what had to wait.
-	MayDeliver() bool
+	// LeaseLeft is for how much longer the node's lease holds; not positive: it does not. It must be cheap: it is asked
+	// before each write, whose deadline it caps, and again before `delivered` is reported. After it turns positive again,
+	// call Gateway.Wake to deliver at once what had to wait.
+	LeaseLeft() time.Duration
 
 	// Alternatives lists client addresses of other nodes for a transport ("tcp" or "ws"), best first. The gateway keeps none.
 	Alternatives(transport string) []string

@@ -65,10 +65,11 @@ type tcpConn struct {
 	in    *atomic.Uint64 // bytes counter
 	heard atomic.Bool    // something was read, so a TLS handshake is complete
 	torn  bool           // owned by the writer
+	goOn  func() bool    // whether a write that met its deadline may go on, the deadline moved; set before the first write
 }
 
 func newTCPConn(raw net.Conn, conf *tls.Config, maxPayload int, in *atomic.Uint64) *tcpConn {
-	c := &tcpConn{nc: raw, raw: raw, in: in}
+	c := &tcpConn{nc: raw, raw: raw, in: in, goOn: func() bool { return false }}
 	if conf != nil {
 		c.nc = tls.Server(raw, conf)
 	}
@@ -98,6 +99,11 @@ func (c *tcpConn) append(dst []byte, f *wire.Frame) ([]byte, error) {
 
 func (c *tcpConn) write(buf []byte, items []item) (int, error) {
 	n, err := c.nc.Write(buf)
+	for err != nil && errors.Is(err, errTimeout) && c.nc == c.raw && c.goOn() { // TLS cannot go on after a time-out
+		var more int
+		more, err = c.nc.Write(buf[n:])
+		n += more
+	}
 	if err == nil {
 		return len(items), nil
 	}

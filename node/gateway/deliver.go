@@ -120,7 +120,7 @@ func (s *Session) notFreshLocked(v verdict, first *seen, m *wire.Forward, to Rec
 func (s *Session) onAck(id wire.MessageID) {
 	code := wire.Unknown
 	checked := s.g.journalNow()
-	if s.g.cfg.Backend.MayDeliver() {
+	if s.g.cfg.Backend.LeaseLeft() > 0 {
 		code = wire.Delivered
 		if j := s.g.cfg.Journal; j != nil {
 			j.Told(s, checked, []wire.MessageID{id})

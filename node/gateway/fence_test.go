@@ -28,6 +28,18 @@ func fill(t *testing.T, s *Session, rc *receipts, ack wire.AckMode) uint64 {
 	return next - 1
 }
 
+// drown goes on delivering until s has ended: the kernel may find room for more than fill saw.
+func drown(s *Session, next uint64) {
+	for payload := strings.Repeat("x", 8<<10); ; next++ {
+		s.Deliver(message(next, wire.AckNone, payload), &receipts{})
+		select {
+		case <-s.Done():
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // TestFenceBlockedWriter: the client does not read, the writer hangs in a full socket.
 func TestFenceBlockedWriter(t *testing.T) {
 	both(t, nil, fenceBlockedWriter)
@@ -92,7 +104,7 @@ func fenceBlockedWriter(t *testing.T, r *rig, dial func() client) {
 }
 
 func TestSlowReader(t *testing.T) {
-	both(t, func(c *Config, _ *fakeNode) { c.WriteTimeout = 200 * time.Millisecond }, func(t *testing.T, r *rig, dial func() client) {
+	both(t, func(c *Config, _ *fakeNode) { c.WriteTimeout = 100 * time.Millisecond }, func(t *testing.T, r *rig, dial func() client) {
 		c, other := dial(), dial()
 		s := r.login(c, "bob")
 		o := r.login(other, "carol")
@@ -106,7 +118,7 @@ func TestSlowReader(t *testing.T) {
 		o.Deliver(message(1, wire.AckOwner, "x"), &rc) // slows nobody else
 		expect(t, other, wire.TypeDeliver)
 		rc.wait(t, 1, wire.Delivered)
-		<-s.Done()
+		drown(s, last)
 		if n := r.Stats().Closes[wire.SlowReader]; n != 1 {
 			t.Errorf("closes %v", r.Stats().Closes)
 		}
@@ -251,5 +263,50 @@ func TestCloseAnywhere(t *testing.T) {
 			t.Fatalf("round %d: %d accepted, %d receipts at the fence, %d in the end, %d twice", round, want, n, after, twice)
 		}
 		<-s.Done()
+	}
+}
+
+// TestLeaseEndsDuringAWrite: a write that blocks while the lease runs out is broken off with it.
+func TestLeaseEndsDuringAWrite(t *testing.T) {
+	both(t, func(c *Config, _ *fakeNode) { c.WriteTimeout = time.Minute }, func(t *testing.T, r *rig, dial func() client) {
+		c := dial()
+		s := r.login(c, "bob")
+		end := time.Now().Add(300 * time.Millisecond)
+		r.node.leaseEnd.Store(&end)
+		var rc receipts
+		fill(t, s, &rc, wire.AckOwner)
+		<-s.Done() // fill's write was under way when the lease ended
+		if n := r.Stats().Closes[wire.LeaseLost]; n != 1 {
+			t.Errorf("closes %v", r.Stats().Closes)
+		}
+	})
+}
+
+// TestWriteGoesOnUnderARenewedLease: a slow client on plain TCP is not cut off by the end of a lease that was renewed.
+func TestWriteGoesOnUnderARenewedLease(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *fakeNode) { c.WriteTimeout = time.Minute })
+	c := r.dial()
+	s := r.login(c, "bob")
+	end := time.Now().Add(200 * time.Millisecond)
+	r.node.leaseEnd.Store(&end)
+	var rc receipts
+	last := fill(t, s, &rc, wire.AckOwner)
+	first := end
+	end2 := time.Now().Add(time.Hour)
+	r.node.leaseEnd.Store(&end2)
+	// The blocked write has met its first deadline once a later one is set.
+	eventually(t, "the deadline to move", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.writeBy.After(first.Add(time.Second))
+	})
+	for got := uint64(0); got < last; {
+		var f wire.Frame
+		if err := c.recv(&f); err != nil {
+			t.Fatalf("after %d of %d: %v", got, last, err)
+		}
+		if f.Type == wire.TypeDeliver {
+			got = f.ID
+		}
 	}
 }

@@ -207,7 +207,7 @@ func (g *Gateway) onTick() {
 	if len(waiting) == 0 {
 		return
 	}
-	if g.cfg.Backend.MayDeliver() {
+	if g.cfg.Backend.LeaseLeft() > 0 {
 		g.unparkAll()
 		return
 	}

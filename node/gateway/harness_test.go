@@ -81,6 +81,7 @@ type fakeNode struct {
 	mayNot   atomic.Bool // the lease is off
 	mayCount atomic.Int64
 	mayHook  atomic.Pointer[func(n int64) bool]
+	leaseEnd atomic.Pointer[time.Time] // not nil: this counts instead of the others
 
 	mu     sync.Mutex
 	epoch  wire.Epoch
@@ -114,12 +115,19 @@ func (n *fakeNode) Closed(s *Session) {
 	n.closed[s]++
 }
 
-func (n *fakeNode) MayDeliver() bool {
-	k := n.mayCount.Add(1)
-	if h := n.mayHook.Load(); h != nil {
-		return (*h)(k)
+func (n *fakeNode) LeaseLeft() time.Duration {
+	if end := n.leaseEnd.Load(); end != nil {
+		return time.Until(*end)
 	}
-	return !n.mayNot.Load()
+	k := n.mayCount.Add(1)
+	may := !n.mayNot.Load()
+	if h := n.mayHook.Load(); h != nil {
+		may = (*h)(k)
+	}
+	if !may {
+		return 0
+	}
+	return time.Hour
 }
 
 func (n *fakeNode) Alternatives(transport string) []string { return []string{transport + ".other:1"} }

@@ -58,6 +58,7 @@ type Session struct {
 	goawayAt    time.Duration // 0: none
 	goawayCode  wire.Code
 	writeBy     time.Time // the connection's write deadline as last set
+	writeSince  time.Time // when the write under way, or the last one, began
 	cancelLogin context.CancelCauseFunc
 	ctl         queue // everything but deliver frames
 	dlv         queue // deliver frames
@@ -73,6 +74,9 @@ func newSession(g *Gateway, c conn) *Session {
 		dedupe:   dedupe{window: g.cfg.DedupeWindow, maxPeers: g.cfg.DedupePeers, maxAge: g.cfg.DedupeAge},
 	}
 	s.timer.s = s
+	if t, ok := c.(*tcpConn); ok {
+		t.goOn = s.goOn
+	}
 	return s
 }
 

@@ -38,12 +38,19 @@ func (s *Session) writeLoop() {
 // their queue is bounded, and taking turns keeps either from starving the other.
 func (s *Session) writeControl() {
 	s.mu.Lock()
-	if s.closing || s.ctl.empty() {
+	idle := s.closing || s.ctl.empty()
+	s.mu.Unlock()
+	if idle {
+		return
+	}
+	left := s.g.cfg.Backend.LeaseLeft()
+	s.mu.Lock()
+	if s.closing {
 		s.mu.Unlock()
 		return
 	}
-	c := s.ctl.take()
-	s.allowWriteLocked()
+	c := s.ctl.take() // only this goroutine takes
+	s.allowWriteLocked(left)
 	s.mu.Unlock()
 	_, err := s.conn.write(c.buf, c.items)
 	s.g.st.bytesOut.Add(uint64(len(c.buf)))
@@ -71,7 +78,8 @@ func (s *Session) writeDeliver() bool {
 	}
 	s.mu.Unlock()
 	checked := s.g.journalNow()
-	if !s.g.cfg.Backend.MayDeliver() {
+	left := s.g.cfg.Backend.LeaseLeft()
+	if left <= 0 {
 		return s.park()
 	}
 	var notes []note
@@ -89,7 +97,7 @@ func (s *Session) writeDeliver() bool {
 			p.taken = true
 		}
 	}
-	s.allowWriteLocked() // under the lock: Close's interrupt comes before, then closing is set, or after, then it counts
+	s.allowWriteLocked(left) // under the lock: Close's interrupt comes before, then closing is set, or after, then it counts
 	s.mu.Unlock()
 	tell(notes)
 
@@ -107,7 +115,7 @@ func (s *Session) writeDeliver() bool {
 func (s *Session) written(c *chunk, touched int, err error) {
 	owner := wire.Unknown
 	checked := s.g.journalNow()
-	if err == nil && s.g.cfg.Backend.MayDeliver() {
+	if err == nil && s.g.cfg.Backend.LeaseLeft() > 0 {
 		owner = wire.Delivered
 		s.journalTold(c, checked)
 	}
@@ -172,21 +180,46 @@ func (s *Session) expireParked(now time.Duration) bool {
 	return true
 }
 
-// allowWriteLocked moves the connection's write deadline on. It is only done when half of it is used up: moving it for each
-// write costs more than many a write's encoding.
-func (s *Session) allowWriteLocked() {
+// deadlineSlack is how much sooner than it might a write's deadline may come: moving it for each write costs more than many
+// a write's encoding.
+const deadlineSlack = 500 * time.Millisecond
+
+// allowWriteLocked moves the connection's write deadline on: no write goes on past the lease (left, if positive), nor for
+// longer than WriteTimeout. On plain TCP a write that meets it goes on if the lease was renewed meanwhile, see goOn.
+func (s *Session) allowWriteLocked(left time.Duration) {
 	now := time.Now() // sockets know no other clock
-	if s.writeBy.Sub(now) < s.g.cfg.WriteTimeout/2 {
-		s.writeBy = now.Add(s.g.cfg.WriteTimeout)
-		s.conn.setWriteDeadline(s.writeBy)
+	s.writeSince = now
+	by := now.Add(s.g.cfg.WriteTimeout)
+	if end := now.Add(left); left > 0 && end.Before(by) {
+		by = end
 	}
+	if s.writeBy.After(by) || by.Sub(s.writeBy) > min(deadlineSlack, by.Sub(now)/2) {
+		s.writeBy = by
+		s.conn.setWriteDeadline(by)
+	}
+}
+
+// goOn is asked when a write met its deadline and its rest could still be written.
+func (s *Session) goOn() bool {
+	left := s.g.cfg.Backend.LeaseLeft()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since := s.writeSince
+	if s.closing || left <= 0 || time.Since(since) >= s.g.cfg.WriteTimeout {
+		return false
+	}
+	s.allowWriteLocked(min(left, s.g.cfg.WriteTimeout-time.Since(since)))
+	s.writeSince = since
+	return true
 }
 
 func (s *Session) writeFailed(err error) {
 	switch {
 	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded) && s.g.cfg.Backend.LeaseLeft() <= 0:
+		s.Close(wire.LeaseLost, "the lease ended during a write")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.Close(wire.SlowReader, "nothing was read for "+s.g.cfg.WriteTimeout.String()) // no effect if Close broke the write off
+		s.Close(wire.SlowReader, "nothing was read for too long") // no effect if Close broke the write off
 	default:
 		s.Close(wire.ConnectionLost, err.Error())
 	}

@@ -1,0 +1,300 @@
+package nodetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"imroute/node/admin"
+)
+
+// Timings are those of the nodes' leases and of Raft; see node.Timings.
+type Timings struct {
+	Heartbeat, Election, Lease, Margin, Renew, Quiet, Idle time.Duration
+}
+
+// FastTimings make failures show within seconds and still leave slow machines some room.
+func FastTimings() Timings {
+	return Timings{
+		Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, Lease: 2 * time.Second, Margin: 150 * time.Millisecond,
+		Renew: 200 * time.Millisecond, Quiet: 4 * time.Second, Idle: 2 * time.Second,
+	}
+}
+
+// Options of a cluster. Zero values mean the default named.
+type Options struct {
+	Nodes   int      // default 3
+	Timings Timings  // default FastTimings()
+	Seed    uint64   // of everything random in the harness; default: from IMROUTE_SEED, else random. It is logged
+	Args    []string // more flags of "imctl node start", for every node
+}
+
+// Cluster is some nodes that found each other. Its methods are for the test's own goroutine, unless they say otherwise.
+type Cluster struct {
+	Nodes   []*Node
+	Net     *Network
+	Timings Timings
+	Seed    uint64
+
+	dir     string
+	args    []string
+	history *History
+}
+
+// startWait bounds how long a cluster or a node may take to come up. Generous: it is waited for, not slept.
+const startWait = 40 * time.Second
+
+// Start brings a cluster up and waits until every node takes clients and votes. It ends with the test; if the test failed,
+// the last lines of every node's log are shown.
+func Start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	binary := Binary(t)
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if o.Timings == (Timings{}) {
+		o.Timings = FastTimings()
+	}
+	if o.Seed == 0 {
+		o.Seed = seedOf(t)
+	}
+	t.Logf("seed %d (IMROUTE_SEED=%d runs it again)", o.Seed, o.Seed)
+	dir, err := os.MkdirTemp("", "imroute-cluster-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cluster{Timings: o.Timings, Seed: o.Seed, dir: dir, args: o.Args, history: newHistory()}
+	t.Cleanup(func() { c.end(t) })
+
+	var inner []netip.AddrPort
+	for i := range o.Nodes {
+		n := &Node{
+			Name: "n" + strconv.Itoa(i+1), Index: i, c: c, binary: binary, data: filepath.Join(dir, "n"+strconv.Itoa(i+1)),
+			mesh: freeAddr(t, "udp"), ClientTCP: freeAddr(t, "tcp"), ClientWS: freeAddr(t, "tcp"), AdminAddr: freeAddr(t, "tcp"),
+		}
+		if n.admin, err = admin.NewClient(admin.ClientConfig{Addrs: []string{n.AdminAddr}, DialTimeout: time.Second, Timeout: 5 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		c.Nodes = append(c.Nodes, n)
+		inner = append(inner, netip.MustParseAddrPort(n.mesh))
+	}
+	if c.Net, err = newNetwork(inner, o.Seed); err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes[0].begin(t, "--bootstrap")
+	c.Nodes[0].AwaitReady(t)
+	if len(c.Nodes) > 1 {
+		ctx, cancel := context.WithTimeout(context.Background(), startWait)
+		defer cancel()
+		token, err := c.Nodes[0].admin.CreateToken(ctx, time.Hour)
+		if err != nil {
+			t.Fatal("join token:", err)
+		}
+		for _, n := range c.Nodes[1:] {
+			n.begin(t, "--join", c.Net.Front(0), "--token", token.Token)
+		}
+		for _, n := range c.Nodes[1:] {
+			n.AwaitReady(t)
+		}
+	}
+	voters := min(len(c.Nodes), 3)
+	c.Await(t, fmt.Sprintf("%d voters", voters), startWait, func(ctx context.Context) error {
+		p, err := c.Nodes[0].admin.RaftPeers(ctx)
+		if err != nil {
+			return err
+		}
+		have := 0
+		for _, peer := range p.Peers {
+			if peer.Voter {
+				have++
+			}
+		}
+		if have != voters {
+			return fmt.Errorf("there are %d", have)
+		}
+		return nil
+	})
+	return c
+}
+
+// seedOf takes the seed from the environment, so that a run can be repeated.
+func seedOf(t testing.TB) uint64 {
+	v := os.Getenv("IMROUTE_SEED")
+	if v == "" {
+		return rand.Uint64()>>32 + 1
+	}
+	seed, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		t.Fatalf("IMROUTE_SEED %q: %v", v, err)
+	}
+	return seed
+}
+
+// freeAddr finds a port outside the range from which the kernel takes the ports of outgoing connections: one of a node that
+// is down must not be taken by a client meanwhile.
+func freeAddr(t testing.TB, network string) string {
+	t.Helper()
+	for range 200 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(22_000)))
+		if network == "udp" {
+			if l, err := net.ListenPacket("udp", addr); err == nil {
+				_ = l.Close()
+				return addr
+			}
+			continue
+		}
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port found")
+	return ""
+}
+
+// poll is the time between two looks at a condition.
+const poll = 20 * time.Millisecond
+
+// Await waits until f returns nil and ends the test if that takes longer than timeout. f's context bounds one look.
+func (c *Cluster) Await(t testing.TB, what string, timeout time.Duration, f func(ctx context.Context) error) {
+	t.Helper()
+	if err := awaitErr(timeout, f); err != nil {
+		t.Fatalf("waited %v for %s: %v", timeout, what, err)
+	}
+}
+
+func awaitErr(timeout time.Duration, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		look, stop := context.WithTimeout(ctx, 2*time.Second)
+		err := f(look)
+		stop()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// Wait lets d pass: the length of a fault, not a way to wait for something.
+func (c *Cluster) Wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}
+
+// Leader waits until a node that runs leads and returns it.
+func (c *Cluster) Leader(t testing.TB) *Node {
+	t.Helper()
+	var leader *Node
+	c.Await(t, "a leader", startWait, func(ctx context.Context) error {
+		for _, n := range c.Nodes {
+			if !n.Running() || n.paused {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			d, err := n.admin.Node(ctx, n.Name)
+			cancel()
+			if err == nil && d.Detail != nil && d.Detail.RaftState == admin.RoleLeader {
+				leader = n
+				return nil
+			}
+		}
+		return errors.New("no node says that it leads")
+	})
+	return leader
+}
+
+// Follower waits for a leader and returns a node that is not it.
+func (c *Cluster) Follower(t testing.TB) *Node {
+	t.Helper()
+	leader := c.Leader(t)
+	for _, n := range c.Nodes {
+		if n != leader && n.Running() {
+			return n
+		}
+	}
+	t.Fatal("there is no follower")
+	return nil
+}
+
+// Others are all nodes but n.
+func (c *Cluster) Others(n *Node) []*Node {
+	var out []*Node
+	for _, o := range c.Nodes {
+		if o != n {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// AwaitAgreement waits until all nodes answer with the same table.
+func (c *Cluster) AwaitAgreement(t testing.TB, timeout time.Duration) {
+	t.Helper()
+	c.Await(t, "the same table everywhere", timeout, func(ctx context.Context) error {
+		r, err := c.Nodes[0].admin.VerifyTables(ctx)
+		if err != nil {
+			return err
+		}
+		if !r.Agree || len(r.Nodes) != len(c.Nodes) {
+			return fmt.Errorf("tables: %+v", r)
+		}
+		return nil
+	})
+}
+
+// evidence is what is known of the run so far. Journals are read as they are.
+func (c *Cluster) evidence() (Evidence, error) {
+	e := Evidence{History: c.history.snapshot(), Timings: c.Timings, Journals: map[string][]JournalLine{}}
+	for _, n := range c.Nodes {
+		lines, err := readJournal(n.journal())
+		if err != nil {
+			return e, err
+		}
+		e.Journals[n.Name] = lines
+	}
+	return e, nil
+}
+
+// end stops everything and says what went wrong in the nodes.
+func (c *Cluster) end(t testing.TB) {
+	for _, n := range c.Nodes {
+		n.finish()
+		n.admin.Close()
+		if why := n.complaints(); why != "" {
+			t.Errorf("node %s: %s", n.Name, why)
+		}
+	}
+	if c.Net != nil {
+		c.Net.close()
+	}
+	if t.Failed() {
+		for _, n := range c.Nodes {
+			t.Logf("--- log of %s, its end ---\n%s", n.Name, strings.Join(n.logTail(60), "\n"))
+		}
+		if os.Getenv("IMROUTE_KEEP") != "" {
+			t.Logf("logs, journals and data are kept in %s", c.dir)
+			return
+		}
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		t.Logf("removing %s: %v", c.dir, err)
+	}
+}
