@@ -212,7 +212,7 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
 	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: m.ID.Instance, Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload}
-	a.n.router.send(o, &f, m.Timeout)
+	a.n.router.send(o, nil, &f, m.Timeout)
 	r := apiResult{code: wire.Accepted}
 	if m.Ack != wire.AckNone {
 		select {

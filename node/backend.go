@@ -24,7 +24,7 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	if l == nil || !c.n.lease.holds(now()) {
 		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}
 	}
-	s.SetAttachment(l)
+	s.SetAttachment(&attached{l, newTracker()})
 	w, err := l.login(ctx, s, waiting)
 	c.n.metrics.registrations.Add(codeOf(err))
 	if err == nil && c.n.drainIntent.Load() {
@@ -34,9 +34,15 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 }
 
 func (c clients) Closed(s *gateway.Session) {
-	if l, ok := s.Attachment().(*life); ok {
-		l.closed(s)
+	if a, ok := s.Attachment().(*attached); ok {
+		a.life.closed(s)
 	}
+}
+
+// attached is what the node keeps with a session.
+type attached struct {
+	life  *life
+	order *tracker
 }
 
 func (c clients) Send(s *gateway.Session, f *wire.Frame) {
@@ -47,7 +53,7 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	m := wire.Forward{
 		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: s.ID().Instance, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
 	}
-	c.n.router.send(s, &m, timeout)
+	c.n.router.send(s, s.Attachment().(*attached).order, &m, timeout)
 }
 
 func (c clients) LeaseLeft() time.Duration { return c.n.lease.left(now()) }

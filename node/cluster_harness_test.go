@@ -354,8 +354,8 @@ func closedWith(code wire.Code) func(client.State) bool {
 	return func(s client.State) bool { return s.Kind == client.Closed && s.Code == code }
 }
 
-func connectedTo(n *Node) func(client.State) bool {
-	return func(s client.State) bool { return s.Kind == client.Connected && s.Node == n.Name() }
+func connectedElsewhere(than *Node) func(client.State) bool {
+	return func(s client.State) bool { return s.Kind == client.Connected && s.Node != than.Name() }
 }
 
 // route reads a route linearizably at a node.

@@ -313,7 +313,7 @@ func TestLostMajority(t *testing.T) {
 
 func TestNewPorts(t *testing.T) {
 	c := newCluster(t)
-	n1, n2, n3 := c.three()
+	n1, _, _ := c.three()
 	old := n1.Addrs().Mesh
 	c.closeAll()
 	t.Log("all nodes come back on other ports; two of them are told where the third is")
@@ -327,7 +327,7 @@ func TestNewPorts(t *testing.T) {
 	}
 	c2, c3 := c.config("n2"), c.config("n3")
 	c2.Join, c3.Join = []string{n1.Addrs().Mesh}, []string{n1.Addrs().Mesh}
-	n2, n3 = c.start(c2), c.start(c3)
+	n2, n3 := c.start(c2), c.start(c3)
 	c.ready(n1)
 	c.leader(n1, n2, n3)
 	c.until("everybody knows the new addresses", func() error {
@@ -389,7 +389,7 @@ func TestLeave(t *testing.T) {
 		follower, rest = n2, []*Node{n1, n3, n4}
 	}
 	leave(follower, leads, rest...)
-	bob.sees("another node", func(s client.State) bool { return s.Kind == client.Connected && s.Node != follower.Name() })
+	bob.sees("another node", connectedElsewhere(follower))
 	c.voters(3, rest...)
 	t.Log("the leader, asked through another node")
 	for len(rest) > 1 {
@@ -452,7 +452,6 @@ func TestRemoveAndRejoin(t *testing.T) {
 	c.voters(3, n1, n2, again)
 
 	t.Log("a live node removed by force, once its lease ran out")
-	id = again.ID()
 	ended := make(chan error, 1)
 	go func() { ended <- again.Wait() }()
 	if err := (api{n1}).RemoveNode(c.ctx, "n3", true); err != nil {
@@ -503,7 +502,7 @@ func TestDrain(t *testing.T) {
 	if _, err := (api{n2}).DrainNode(c.ctx, "n1", false); err != nil {
 		t.Fatal(err)
 	}
-	bob.sees("another node", func(s client.State) bool { return s.Kind == client.Connected && s.Node != "n1" })
+	bob.sees("another node", connectedElsewhere(n1))
 	alice.send("bob", "there", wire.AckOwner, wire.Delivered, patience)
 	bob.hears("there")
 	c.until("n1 is empty", func() error {

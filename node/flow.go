@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type flow struct {
 
 	mu    sync.Mutex
 	items []*pending // by the sender's counter
+	holds []*way     // what went before on other ways; nothing is sent until all of it is resolved
 	out   int        // items that are with an owner
 	index uint64     // a refusing owner had applied this much
 }
@@ -57,8 +59,9 @@ func (f *flows) has(m *wire.Forward) bool {
 	return ok
 }
 
-// add puts p into its flow, or notes there that p was refused; index is what the refusing owner had applied.
-func (f *flows) add(r *router, p *pending, index uint64) {
+// add puts p into its flow, or notes there that p was refused; index is what the refusing owner had applied, hold (nil:
+// nothing) what has to be resolved before p may be sent.
+func (f *flows) add(r *router, p *pending, index uint64, hold *way) {
 	key := flowKey{p.m.Instance, p.m.Tenant, p.m.To}
 	f.mu.Lock()
 	fl := p.flow.Load()
@@ -86,6 +89,9 @@ func (f *flows) add(r *router, p *pending, index uint64) {
 	fl.index = max(fl.index, index)
 	if p.flow.CompareAndSwap(nil, fl) {
 		fl.insertLocked(p)
+		if hold != nil {
+			fl.holds = append(fl.holds, hold)
+		}
 	} else {
 		fl.settleLocked(p, true)
 	}
@@ -94,6 +100,7 @@ func (f *flows) add(r *router, p *pending, index uint64) {
 	}
 	fl.mu.Unlock()
 	f.mu.Unlock()
+	p.leaveFast() // now that whoever waits for that finds the flow
 	fl.signal()
 	if fresh {
 		go func() {
@@ -157,7 +164,8 @@ func (f *flow) next(r *router) (batch []*pending, index uint64, done bool) {
 		r.flows.n.Add(-1)
 		return nil, 0, true
 	}
-	if f.out > 0 {
+	f.holds = slices.DeleteFunc(f.holds, func(w *way) bool { return w.resolved(r) })
+	if f.out > 0 || len(f.holds) > 0 {
 		return nil, 0, false
 	}
 	return append(batch, f.items...), f.index, false
@@ -175,11 +183,7 @@ func (f *flow) run(r *router) {
 			return
 		}
 		if batch == nil {
-			select {
-			case <-f.changed:
-			case <-r.ctx.Done(): // the router ends every pending, which empties the flow
-				<-f.changed
-			}
+			f.await(r)
 			continue
 		}
 		route, found, err := f.locate(r, to, batch, index, tried)
@@ -201,6 +205,28 @@ func (f *flow) run(r *router) {
 		for _, p := range batch {
 			f.send(r, p, &route)
 		}
+	}
+}
+
+// holdTick is how often a flow looks whether what it waits behind is resolved: nobody tells it.
+const holdTick = 500 * time.Microsecond
+
+// await returns when something in the flow has changed or may have.
+func (f *flow) await(r *router) {
+	f.mu.Lock()
+	held := f.out == 0 && len(f.holds) > 0
+	f.mu.Unlock()
+	var tick <-chan time.Time
+	if held {
+		t := time.NewTimer(holdTick)
+		defer t.Stop()
+		tick = t.C
+	}
+	select {
+	case <-f.changed:
+	case <-tick:
+	case <-r.ctx.Done(): // the router ends every pending, which empties the flow
+		<-f.changed
 	}
 }
 
@@ -247,7 +273,7 @@ func (f *flow) send(r *router, p *pending, route *raftfsm.Route) {
 	m := p.m
 	m.Ack = max(m.Ack, wire.AckOwner) // its end must be heard of for the order's sake
 	m.LeftMS = uint32(max((p.deadline-now())/time.Millisecond, 1))
-	if code := r.hand(&m, route, &r.local); code != 0 {
+	if code, _, _ := r.hand(&m, route, &r.local); code != 0 {
 		r.outcome(p.ref, code, route.Node, 0)
 	}
 }

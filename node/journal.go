@@ -31,10 +31,12 @@ type journal struct {
 //	fence  nothing is delivered to Client under Epoch any more; its removal is about to be proposed
 //	write  the lease was found to hold by a look that began at Checked, and IDs are about to be written
 //	told   the same, and Delivered is about to be answered for IDs
+//
+// The incarnation of write and told is that of the client's epoch, which the line open tells.
 type journalLine struct {
 	At          time.Duration    `json:"at"`
 	Event       string           `json:"event"`
-	Incarnation wire.Incarnation `json:"incarnation"`
+	Incarnation wire.Incarnation `json:"incarnation,omitempty"`
 	Client      string           `json:"client,omitempty"`
 	Epoch       wire.Epoch       `json:"epoch,omitempty"`
 	Session     string           `json:"session,omitempty"`
@@ -107,9 +109,5 @@ func (d deliveries) Told(s *gateway.Session, checked time.Duration, ids []wire.M
 }
 
 func (d deliveries) line(event string, s *gateway.Session, checked time.Duration, ids []wire.MessageID) {
-	var inc wire.Incarnation
-	if l, ok := s.Attachment().(*life); ok { // set before the session was opened, and nothing is written before that
-		inc = l.incarnation
-	}
-	d.j.write(journalLine{Event: event, Incarnation: inc, Client: s.Client().String(), Epoch: s.Epoch(), Session: s.ID().String(), Checked: checked, IDs: ids})
+	d.j.write(journalLine{Event: event, Client: s.Client().String(), Epoch: s.Epoch(), Session: s.ID().String(), Checked: checked, IDs: ids})
 }

@@ -285,6 +285,9 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 	if err != nil {
 		return &wire.ProposeReply{Code: wire.BadRequest, Text: err.Error()}, nil
 	}
+	if g := l.present.Load(); cmd.Kind == raftfsm.KindNodeUp && (g == nil || !g.mayComeUp(now(), from)) {
+		return &wire.ProposeReply{Code: wire.NotReady}, nil
+	}
 	r, index, err := l.n.store.Propose(ctx, q.Command)
 	switch {
 	case errors.Is(err, store.ErrNotLeader):

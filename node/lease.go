@@ -47,6 +47,7 @@ type grantor struct {
 
 	mu      sync.Mutex
 	granted map[wire.NodeID]*grant
+	barred  map[wire.NodeID]time.Duration // being removed: may not come up anew before this moment
 }
 
 // grant is what the leader knows of one node's lease.
@@ -65,7 +66,7 @@ type member struct {
 }
 
 func newGrantor(term uint64, length, margin time.Duration) *grantor {
-	return &grantor{length: length, margin: margin, term: term, granted: map[wire.NodeID]*grant{}}
+	return &grantor{length: length, margin: margin, term: term, granted: map[wire.NodeID]*grant{}, barred: map[wire.NodeID]time.Duration{}}
 }
 
 // observe brings the timers up to the applied table: an incarnation seen for the first time, at the start of the term or
@@ -130,4 +131,17 @@ func (g *grantor) stop(at time.Duration, m member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.entryLocked(at, m).stopped = true
+	g.barred[m.node] = at + 2*g.length + barFor
+}
+
+// barFor is how long, after its lease must be over, a node that is being removed is kept from coming up anew: until its removal
+// is through, or was given up.
+const barFor = 5 * time.Second
+
+// mayComeUp tells whether a node's NodeUp may be proposed. Without that, a node whose grants were stopped would begin the next
+// incarnation before anybody could remove it.
+func (g *grantor) mayComeUp(at time.Duration, node wire.NodeID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return at >= g.barred[node]
 }

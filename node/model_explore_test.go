@@ -23,9 +23,13 @@ func fingerprint(w *world) [2]uint64 {
 	return [2]uint64{maphash.Comparable(modelSeeds[0], *w), maphash.Comparable(modelSeeds[1], *w)}
 }
 
+func newModel(cfg modelConfig, without rule) *model {
+	return &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
+}
+
 // explore visits the states of a configuration breadth first, so that the first violation found has the shortest trace.
 func explore(cfg modelConfig, without rule) finding {
-	m := &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
+	m := newModel(cfg, without)
 	type reached struct {
 		w  world
 		id uint32
@@ -41,19 +45,19 @@ func explore(cfg modelConfig, without rule) finding {
 	f := finding{}
 	var next []reached
 	var from uint32
-	m.emit = func(by action, w world) {
+	m.emit = func(by action, w *world) {
 		if f.violation != "" {
 			return
 		}
-		m.check(&w)
-		h := fingerprint(&w)
+		m.check(w)
+		h := fingerprint(w)
 		if _, ok := seen[h]; ok && m.violation == "" {
 			return
 		}
 		seen[h] = struct{}{}
 		origins = append(origins, origin{from, by})
 		f.violation = m.violation
-		next = append(next, reached{w, uint32(len(origins) - 1)})
+		next = append(next, reached{*w, uint32(len(origins) - 1)})
 	}
 	last := uint32(0)
 	for len(layer) > 0 && f.violation == "" && len(origins) < cfg.limit {
@@ -87,11 +91,6 @@ func explore(cfg modelConfig, without rule) finding {
 }
 
 // walk follows one random way from the start for so many steps. It sees less than explore does, but from further away.
-func walk(cfg modelConfig, without rule, seed uint64, steps int) finding {
-	m := &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
-	return m.walk(seed, steps)
-}
-
 func (m *model) walk(seed uint64, steps int) (f finding) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := m.start()
@@ -99,9 +98,9 @@ func (m *model) walk(seed uint64, steps int) (f finding) {
 		n := 0
 		var chosen world
 		var by action
-		m.emit = func(a action, next world) {
+		m.emit = func(a action, next *world) {
 			if n++; rng.IntN(n) == 0 {
-				chosen, by = next, a
+				chosen, by = *next, a
 			}
 		}
 		progress := m.sessionSteps(&w)

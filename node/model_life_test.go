@@ -11,40 +11,36 @@ import (
 // The steps of incarnations, leaders, leases and clocks, in the order in which life.go, lead.go and confirm.go make them.
 
 func (m *model) lifeSteps(w *world) (progress bool) {
-	try := func(a action, step func(w *world) bool) bool {
-		next := *w
-		ok := step(&next)
-		if ok {
-			m.emit(a, next)
-		}
-		return ok
-	}
+	try := func(a action, step func(w *world) bool) bool { return m.try(w, a, step) }
 	for n := range uint8(modelNodes) {
-		for _, s := range []struct {
-			kind uint8
-			step func(w *world, n uint8) bool
-			must bool
-		}{
-			{actEnd, m.watchEnd, true},
-			{actOver, m.lifeOver, true},
-			{actRestart, m.restart, true},
-			{actUp, m.up, true},
-			{actCrash, m.crash, false},
-			{actGiveUp, m.giveUp, false},
-			{actExpireNow, m.expireNow, false},
-			{actServe, m.serve, true},
-			{actTick, m.tick, false},
-			{actSend, m.sendRenewal, false},
-			{actRound, m.startRound, false},
-			{actDecide, m.decide, false},
-			{actReply, m.takeReply, false},
-			{actLose, m.loseRenewal, false},
-			{actMark, m.mark, false},
-			{actExpire, m.proposeExpire, false},
-		} {
-			if try(action{s.kind, n, 0, 0}, func(w *world) bool { return s.step(w, n) }) && s.must {
+		a := func(kind uint8) action { return action{kind, n, 0, 0} }
+		must := func(kind uint8, step func(w *world, n uint8) bool) {
+			if try(a(kind), func(w *world) bool { return step(w, n) }) {
 				progress = true
 			}
+		}
+		may := func(kind uint8, step func(w *world, n uint8) bool) {
+			try(a(kind), func(w *world) bool { return step(w, n) })
+		}
+		must(actEnd, m.watchEnd)
+		must(actOver, m.lifeOver)
+		must(actRestart, m.restart)
+		must(actUp, m.up)
+		may(actCrash, m.crash)
+		may(actExpireNow, m.expireNow)
+		may(actGiveUp, m.giveUp)
+		if m.cfg.raft {
+			must(actServe, m.serve)
+		}
+		if m.cfg.timed {
+			may(actTick, m.tick)
+			may(actSend, m.sendRenewal)
+			may(actRound, m.startRound)
+			may(actDecide, m.decide)
+			may(actReply, m.takeReply)
+			may(actLose, m.giveUpRenewal)
+			may(actMark, m.mark)
+			may(actExpire, m.proposeExpire)
 		}
 		for x := range uint8(modelNodes) {
 			if try(action{actProposeUp, n, x, 0}, func(w *world) bool { return m.proposeUp(w, n, x) }) {
@@ -293,7 +289,7 @@ func (m *model) sendRenewal(w *world, n uint8) bool {
 // receive: the renewal of n reaches x, which believes to lead; it joins the next round of ConfirmTerm.
 func (m *model) receive(w *world, n, x uint8) bool {
 	r, l := &w.nodes[n].renew, &w.nodes[x]
-	if r.stage != renewSent || l.leads == 0 || !l.ready {
+	if r.stage != renewSent || !m.linked(n, x) || l.leads == 0 || !l.ready {
 		return false
 	}
 	r.stage, r.received, r.leader, r.term, r.electedBefore = renewReceived, 0, x, l.leads, w.elected
@@ -321,7 +317,7 @@ func (m *model) startRound(w *world, x uint8) bool {
 // ask: voter y reads the question of x's round; its answer is on its way.
 func (m *model) ask(w *world, x, y uint8) bool {
 	l, v := &w.nodes[x], &w.nodes[y]
-	if !l.round.on || v.phase == crashed || (l.round.yes|l.round.answers)&(1<<y) != 0 {
+	if !l.round.on || !m.linked(x, y) || v.phase == crashed || (l.round.yes|l.round.answers)&(1<<y) != 0 {
 		return false
 	}
 	if !confirms(wire.ConfirmReply{Nonce: 1, Term: uint64(v.term)}, 1, uint64(l.leads)) {
@@ -404,6 +400,15 @@ func (m *model) takeReply(w *world, n uint8) bool {
 		x.lease, x.leaseOf = left, r.inc
 	}
 	return true
+}
+
+// giveUpRenewal: the asker has waited long enough.
+func (m *model) giveUpRenewal(w *world, n uint8) bool {
+	if w.left.losses == 0 {
+		return false
+	}
+	w.left.losses--
+	return m.loseRenewal(w, n)
 }
 
 // loseRenewal: the asker stops waiting.

@@ -9,19 +9,26 @@ import (
 var (
 	sameNode = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, only: setOf(1) | setOf(3), leader: nodeC, budget: budget{disconnects: 1}}
 	twoNodes = modelConfig{place: [3]uint8{nodeA, nodeC, nodeB}, only: setOf(1) | setOf(3), leader: nodeC}
-	allThree = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC, budget: budget{disconnects: 1}}
+	allThree = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, registered: true, leader: nodeC}
 	asked    = modelConfig{place: [3]uint8{nodeA, nodeB, nodeA}, registered: true, leader: nodeC, budget: budget{kicks: 1, reasks: 1}}
 	expiring = modelConfig{place: [3]uint8{nodeA, nodeC, nodeB}, registered: true, only: setOf(1) | setOf(3), leader: nodeC, budget: budget{expiries: 1}}
 
 	oneLease = modelConfig{
-		leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1, budget: budget{renewals: 2},
+		leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1, budget: budget{renewals: 1},
 	}
 )
 
-// elections: B may become the leader, by A's vote, and after it C again.
+// elections: B may become the leader by A's vote, and after it C again.
 func elections(c modelConfig, n uint8) modelConfig {
 	c.budget.elections = n
-	c.elect = [][2]uint8{{nodeB, nodeA}, {nodeC, nodeA}}
+	c.elect = [][2]uint8{{nodeB, nodeA}, {nodeC, nodeA}, {nodeC, nodeB}}
+	return c
+}
+
+func apart(c modelConfig, x, y uint8) modelConfig { c.cut = 1<<x | 1<<y; return c }
+
+func renewals(c modelConfig, n uint8) modelConfig {
+	c.budget.renewals, c.budget.losses = n, n-1
 	return c
 }
 
@@ -56,19 +63,19 @@ func TestModelMutations(t *testing.T) {
 		{"Unregister compares the epoch", ruleUnregisterComparesEpoch, sameNode},
 		{"fenced is compared for equality", ruleFencedIsEqual, allThree},
 		{"all sessions are closed before boot is raised", ruleCloseBeforeBoot, expiring},
-		{"NodeExpire names the incarnation", ruleExpireNamesIncarnation, crashes(oneLease)},
+		{"NodeExpire names the incarnation", ruleExpireNamesIncarnation, apart(crashes(oneLease), nodeB, nodeC)},
 
 		{"margins", ruleMargin, drift(oneLease, 1, 1)},
 		{"the holder's margin", ruleHolderMargin, drift(oneLease, 2, 2)},
 		{"the leader's margin", ruleGrantorMargin, drift(oneLease, 2, 2)},
 		{"a lease counts from the time its renewal was sent", ruleFromSendTime, oneLease},
 		{"a grant needs ConfirmTerm", ruleConfirm, elections(oneLease, 1)},
-		{"a renewal joins the next round only", ruleNextRound, elections(oneLease, 1)},
+		{"a renewal joins the next round only", ruleNextRound, renewals(elections(oneLease, 1), 2)},
 		{"a new leader serves once its barrier was applied", ruleBarrier, elections(oneLease, 1)},
 		{"a new leader treats every node as renewed", ruleBarrierRenews, elections(oneLease, 1)},
-		{"timers are of one term", ruleTimersOfTerm, elections(oneLease, 2)},
+		{"timers are of one term", ruleTimersOfTerm, apart(elections(oneLease, 2), nodeA, nodeC)},
 		{"an incarnation is marked as expiring before that is proposed", ruleMarkExpiring, oneLease},
-		{"NodeExpire is refused in another term", ruleExpireNamesTerm, elections(oneLease, 2)},
+		{"NodeExpire is refused in another term", ruleExpireNamesTerm, apart(elections(oneLease, 2), nodeB, nodeC)},
 		{"the lease is dropped with the incarnation", ruleDropLease, ends(oneLease)},
 		{"and again once its renewals have ended", ruleDropLeaseLast, ends(oneLease)},
 	} {

@@ -211,7 +211,7 @@ func (m *model) propose(w *world, x uint8, e entry) bool {
 // replicate brings y's log to the state of x's, which believes to lead; both make a majority, so x commits.
 func (m *model) replicate(w *world, x, y uint8) bool {
 	l, f := &w.nodes[x], &w.nodes[y]
-	if x == y || l.leads == 0 || f.phase == crashed || f.term > l.leads {
+	if x == y || !m.linked(x, y) || l.leads == 0 || f.phase == crashed || f.term > l.leads {
 		return false
 	}
 	if f.log == l.log && f.last == l.last && f.applied == l.applied && f.term == l.leads && l.applied == l.last {
@@ -227,6 +227,8 @@ func (m *model) replicate(w *world, x, y uint8) bool {
 	return true
 }
 
+func (m *model) linked(x, y uint8) bool { return 1<<x|1<<y != m.cfg.cut }
+
 func (m *model) lastTerm(w *world, n uint8) uint8 {
 	x := &w.nodes[n]
 	if x.last == 0 {
@@ -239,7 +241,7 @@ func (m *model) lastTerm(w *world, n uint8) uint8 {
 func (m *model) elect(w *world, y, z uint8) bool {
 	c, v := &w.nodes[y], &w.nodes[z]
 	ct, vt := m.lastTerm(w, y), m.lastTerm(w, z)
-	if y == z || c.phase == crashed || v.phase == crashed || ct < vt || ct == vt && c.last < v.last {
+	if y == z || !m.linked(y, z) || c.phase == crashed || v.phase == crashed || ct < vt || ct == vt && c.last < v.last {
 		return false
 	}
 	if c.leads != 0 && c.leads >= v.term { // it would not stand

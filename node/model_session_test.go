@@ -6,14 +6,7 @@ import "imroute/raftfsm"
 
 // sessionSteps emits what can happen next; it reports whether any of it happens by itself.
 func (m *model) sessionSteps(w *world) (progress bool) {
-	try := func(a action, step func(w *world) bool) bool {
-		next := *w
-		ok := step(&next)
-		if ok {
-			m.emit(a, next)
-		}
-		return ok
-	}
+	try := func(a action, step func(w *world) bool) bool { return m.try(w, a, step) }
 	must := func(a action, step func(w *world) bool) {
 		if try(a, step) {
 			progress = true

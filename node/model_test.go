@@ -37,15 +37,15 @@ var modelWorlds = []modelConfig{
 	},
 	{
 		name: "lease", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
-		budget: budget{elections: 2, renewals: 2, ends: 1},
+		budget: budget{elections: 2, renewals: 2, losses: 1, ends: 1},
 	},
 	{
 		name: "lease and crash", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
-		budget: budget{elections: 1, renewals: 2, crashes: 1},
+		budget: budget{elections: 1, renewals: 2, losses: 1, crashes: 1},
 	},
 	{
 		name: "drift", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 2, margin: 1, spread: 1,
-		budget: budget{elections: 1, renewals: 2},
+		budget: budget{elections: 1, renewals: 2, losses: 1},
 	},
 	{
 		name: "expiry of an owner", place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1) | setOf(3), leader: nodeC,
@@ -53,19 +53,45 @@ var modelWorlds = []modelConfig{
 	},
 }
 
+// modelLimit is how many states of a world are looked at. The race detector has nothing to find in a single goroutine and
+// makes it five times slower.
+func modelLimit() int {
+	switch {
+	case modelLarge:
+		return 3_000_000
+	case raceDetector:
+		return 12_000
+	}
+	return 150_000
+}
+
 func TestModel(t *testing.T) {
 	for _, cfg := range modelWorlds {
-		cfg.limit = 300_000
-		if modelLarge {
-			cfg.limit = 20_000_000
-		}
+		cfg.limit = modelLimit()
 		t.Run(cfg.name, func(t *testing.T) {
 			began := time.Now()
 			f := explore(cfg, allRules)
-			t.Logf("%d states, depth %d, complete %v, %v", f.states, f.depth, f.complete, time.Since(began).Round(time.Millisecond))
+			t.Logf("%d states, depth %d, complete: %v, %v", f.states, f.depth, f.complete, time.Since(began).Round(time.Millisecond))
 			if f.violation != "" {
 				t.Fatalf("%s, by%s", f.violation, f.story())
 			}
+		})
+	}
+}
+
+// TestModelWalks follows random ways far beyond the depth that TestModel reaches.
+func TestModelWalks(t *testing.T) {
+	for _, cfg := range modelWorlds {
+		t.Run(cfg.name, func(t *testing.T) {
+			steps, m := 0, newModel(cfg, allRules) // it remembers what it called
+			for seed := range uint64(modelLimit() / 100) {
+				f := m.walk(seed, 120)
+				steps += f.depth
+				if f.violation != "" {
+					t.Fatalf("seed %d: %s, by%s", seed, f.violation, f.story())
+				}
+			}
+			t.Logf("%d steps", steps)
 		})
 	}
 }

@@ -45,7 +45,7 @@ type world struct {
 }
 
 // budget is what the world may still do to the nodes.
-type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, ends uint8 }
+type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, losses, ends uint8 }
 
 type nodeState struct {
 	// Raft
@@ -130,7 +130,6 @@ type sessState struct {
 	opened bool // Session.Open came before Close: its writer may write messages
 	inc    uint8
 	epoch  uint8 // under which it was opened
-	fenced uint8 // of the registration under way
 }
 
 // stage is how far Login has come.
@@ -178,6 +177,7 @@ type modelConfig struct {
 	only       uint8                // sessions that take part, as a set; 0: all
 	leader     uint8
 	elect      [][2]uint8 // who may be elected by whose vote; nil: anybody by anybody's
+	cut        uint8      // two nodes that cannot reach each other, as a set
 	timed      bool       // leases and clocks; otherwise a node holds a lease exactly while its incarnation lives
 	raft       bool       // elections, replication; otherwise an entry is applied everywhere as it is proposed
 	noRevoke   bool       // holders cannot be reached
@@ -196,8 +196,19 @@ type model struct {
 	book    *claimBook
 	logs    *logBook
 
-	emit      func(action, world)
+	emit      func(by action, next *world) // next is the model's own and valid during the call
+	scratch   world
 	violation string
+}
+
+// try makes a step in a copy of the state and emits it if it can happen.
+func (m *model) try(w *world, by action, step func(w *world) bool) bool {
+	m.scratch = *w
+	ok := step(&m.scratch)
+	if ok {
+		m.emit(by, &m.scratch)
+	}
+	return ok
 }
 
 // action names a step, for the trace.

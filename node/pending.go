@@ -24,7 +24,8 @@ type pending struct {
 	deadline time.Duration
 	bytes    int
 
-	flow atomic.Pointer[flow] // set once, when it meets trouble
+	flow atomic.Pointer[flow]         // set once, when it meets trouble
+	open atomic.Pointer[atomic.Int64] // counts it while it is on the fast path, see tracker
 
 	// guarded by the flow's mu
 	out  bool // it is with an owner
@@ -37,6 +38,13 @@ type pending struct {
 	inc        wire.Incarnation
 	slot       int
 	prev, next *pending
+}
+
+// leaveFast: p is no longer on the fast path: over, or in a flow, which keeps the order from now on.
+func (p *pending) leaveFast() {
+	if open := p.open.Swap(nil); open != nil {
+		open.Add(-1)
+	}
 }
 
 // pendings holds every pending by its ref, and by its deadline in a wheel, in shards.

@@ -18,6 +18,7 @@ import (
 type table interface {
 	Lookup(wire.ClientID) (raftfsm.Route, bool)
 	Applied() uint64
+	Incarnation(wire.NodeID) (inc wire.Incarnation, live bool)
 }
 
 // session is what the router and the takeover need of a client's session; *gateway.Session is one.
@@ -58,48 +59,62 @@ type router struct {
 	arrived   atomic.Uint64       // handed to a session here, from a lane
 }
 
-// send routes m, which is valid during the call only; m.Ack is what the sender asked for and o hears the outcome.
-func (r *router) send(o origin, m *wire.Forward, timeout time.Duration) {
-	to := wire.ClientID{Tenant: m.Tenant, ID: m.To}
+// send routes m, which is valid during the call only; m.Ack is what the sender asked for and o hears the outcome. t is
+// the sending session's, nil for senders whose messages have no order.
+func (r *router) send(o origin, t *tracker, m *wire.Forward, timeout time.Duration) {
 	m.LeftMS = uint32(timeout / time.Millisecond)
-	if m.Ack == wire.AckNone {
-		if r.flows.empty() || !r.flows.has(m) {
-			route, ok := r.table.Lookup(to)
-			if ok {
-				switch code := r.hand(m, &route, nil); code {
-				case 0:
-					return
-				case wire.NotOwner, wire.NotReady:
-				default:
-					r.report(o, m.Counter, code, "", "")
-					return
-				}
-			}
+	route, found := r.table.Lookup(wire.ClientID{Tenant: m.Tenant, ID: m.To})
+	hold := t.unresolved(r, m.To, route.Epoch)
+	// Asked after hold: what has just been resolved may be in a flow because of that.
+	fast := found && hold == nil && (r.flows.empty() || !r.flows.has(m))
+	var p *pending
+	if m.Ack != wire.AckNone {
+		if p = r.newPending(o, m, timeout); p == nil {
+			return
 		}
-		if p := r.newPending(o, m, timeout); p != nil {
-			r.flows.add(r, p, 0)
-		}
+	}
+	if fast && r.sendFast(o, t, m, &route, p) {
 		return
 	}
-	p := r.newPending(o, m, timeout)
 	if p == nil {
-		return
-	}
-	if r.flows.empty() || !r.flows.has(m) {
-		if route, ok := r.table.Lookup(to); ok && r.pendings.sending(p, route.Node, route.Incarnation) {
-			m.Ref = p.ref
-			code := r.hand(m, &route, &r.local)
-			if code == 0 {
-				return
-			}
-			if code != wire.NotOwner && code != wire.NotReady {
-				r.finish(p.ref, code, route.Node, "")
-				return
-			}
-			r.pendings.refused(p.ref, route.Node)
+		if p = r.newPending(o, m, timeout); p == nil {
+			return
 		}
 	}
-	r.flows.add(r, p, 0)
+	r.flows.add(r, p, 0, hold)
+}
+
+// sendFast tries the route at once; p is the message's pending if its sender wants an answer. false: not taken, look again.
+func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.Route, p *pending) bool {
+	tr := t.on(r, m.To, route)
+	if p == nil {
+		code, l, seq := r.hand(m, route, nil)
+		switch code {
+		case 0:
+			tr.sent(l, seq)
+		case wire.NotOwner, wire.NotReady:
+			return false
+		default:
+			r.report(o, m.Counter, code, "", "")
+		}
+		return true
+	}
+	if !r.pendings.sending(p, route.Node, route.Incarnation) {
+		return true // its time is over already
+	}
+	tr.follow(p)
+	m.Ref = p.ref
+	code, l, seq := r.hand(m, route, &r.local)
+	switch code {
+	case 0:
+		tr.sent(l, seq)
+	case wire.NotOwner, wire.NotReady:
+		r.pendings.refused(p.ref, route.Node)
+		return false
+	default:
+		r.finish(p.ref, code, route.Node, "")
+	}
+	return true
 }
 
 // newPending copies m; nil: the limit is reached and o was told.
@@ -115,30 +130,36 @@ func (r *router) newPending(o origin, m *wire.Forward, timeout time.Duration) *p
 	return p
 }
 
-// hand gives m to the session here or to the owner's lane. 0: taken; NotOwner, NotReady: look again; else it is over.
-func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Receipt) wire.Code {
+// hand gives m to the session here or to the owner's lane, and says where there. 0: taken; NotOwner, NotReady: look again;
+// else it is over.
+func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Receipt) (code wire.Code, l *lane.Session, seq uint64) {
 	m.Incarnation, m.Epoch = route.Incarnation, route.Epoch
 	if route.Node == r.self {
-		code := r.deliver(m, receipt)
-		if code == 0 {
+		if code = r.deliver(m, receipt); code == 0 {
 			r.delivered.Add(1)
 		}
-		return code
+		return code, nil, 0
 	}
-	l := r.lane(route.Node, wire.ClientID{Tenant: m.Tenant, ID: m.To})
-	if l == nil {
-		return wire.NotOwner
+	if l = r.lane(route.Node, wire.ClientID{Tenant: m.Tenant, ID: m.To}); l == nil {
+		return wire.NotOwner, nil, 0
 	}
-	switch _, err := l.Send(m); {
+	seq, err := l.Send(m)
+	switch {
 	case errors.Is(err, lane.ErrClosed): // the peer was removed, or this node stops
-		return wire.NotOwner
+		return wire.NotOwner, nil, 0
 	case errors.Is(err, lane.ErrTooLarge):
-		return wire.TooLarge
+		return wire.TooLarge, nil, 0
 	case err != nil:
-		return wire.Overloaded
+		return wire.Overloaded, nil, 0
 	}
 	r.forwarded.Add(1)
-	return 0
+	return 0, l, seq
+}
+
+// incarnationOver: the table says that nothing is owned by that incarnation any more.
+func (r *router) incarnationOver(node wire.NodeID, inc wire.Incarnation) bool {
+	current, live := r.table.Incarnation(node)
+	return current > inc || current == inc && !live || current == 0
 }
 
 // deliver is the owner's side, for messages from here and from peers: lease, incarnation, session and epoch are checked.
@@ -175,6 +196,7 @@ func (r *router) ended(p *pending, code wire.Code, owner wire.NodeID, text strin
 		}
 		r.report(p.origin, p.m.Counter, code, name, text)
 	}
+	p.leaveFast()
 	if f := p.flow.Load(); f != nil {
 		f.ended(p)
 	}
@@ -197,7 +219,7 @@ func (r *router) outcome(ref uint64, code wire.Code, owner wire.NodeID, index ui
 	}
 	r.pendings.refused(ref, owner)
 	if p := r.pendings.get(ref); p != nil {
-		r.flows.add(r, p, index)
+		r.flows.add(r, p, index, p.behind())
 	}
 }
 
@@ -277,7 +299,7 @@ func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, do
 		if doubt {
 			r.pendings.doubted(p.ref)
 		}
-		r.flows.add(r, p, index)
+		r.flows.add(r, p, index, p.behind())
 	}
 }
 

@@ -135,7 +135,7 @@ func TestRounds(t *testing.T) {
 func TestConfirmer(t *testing.T) {
 	const self wire.NodeID = 1
 	yes := func(q wire.ConfirmRequest) (wire.ConfirmReply, error) {
-		return wire.ConfirmReply{Nonce: q.Nonce, Term: q.Term}, nil
+		return wire.ConfirmReply(q), nil
 	}
 	newer := func(q wire.ConfirmRequest) (wire.ConfirmReply, error) {
 		return wire.ConfirmReply{Nonce: q.Nonce, Term: q.Term + 1}, nil
@@ -280,6 +280,9 @@ func TestGrantor(t *testing.T) {
 	g.stop(s, m)
 	if g.renew(2*s, m, 5) != wire.Refused || expired(g, 5*s, m) || !expired(g, 5*s+1, m) {
 		t.Error("a node being removed gets nothing more and runs out")
+	}
+	if g.mayComeUp(6*s, 1) || !g.mayComeUp(6*s, 2) || !g.mayComeUp(s+2*g.length+barFor, 1) {
+		t.Error("a node being removed comes up anew only when that was given up")
 	}
 }
 

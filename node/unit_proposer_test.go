@@ -154,8 +154,12 @@ func TestLeaderCallRepeats(t *testing.T) {
 		var sent []string
 		leader := wire.NodeID(2)
 		answers := []any{
-			errors.New("connection lost"), wire.ProposeReply{Code: wire.Unknown}, wire.ProposeReply{Code: wire.NotReady}, wire.ProposeReply{Code: wire.Overloaded},
-			wire.ProposeReply{Code: wire.NotLeader, Leader: 3}, nil,
+			errors.New("connection lost"),
+			wire.ProposeReply{Code: wire.Unknown},
+			wire.ProposeReply{Code: wire.NotReady},
+			wire.ProposeReply{Code: wire.Overloaded},
+			wire.ProposeReply{Code: wire.NotLeader, Leader: 3},
+			nil,
 		}
 		c := &leaderCall{self: 1, leader: func() (wire.NodeID, bool) { return leader, leader != 0 }}
 		c.call = func(_ context.Context, to wire.NodeID, _ wire.CallKind, req []byte) ([]byte, error) {

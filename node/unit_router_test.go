@@ -31,6 +31,7 @@ type routerRig struct {
 	noLease bool
 	lanes   map[wire.NodeID]*lane.Session
 	present *life
+	over    map[wire.NodeID]bool // nodes whose incarnation has ended
 }
 
 const (
@@ -110,6 +111,12 @@ func (g *routerRig) Applied() uint64 {
 	return g.applied
 }
 
+func (g *routerRig) Incarnation(id wire.NodeID) (wire.Incarnation, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return rigInc, !g.over[id]
+}
+
 func route(id string, node wire.NodeID, epoch wire.Epoch) raftfsm.Route {
 	return raftfsm.Route{Client: wire.ClientID{ID: id}, Node: node, Incarnation: rigInc, Epoch: epoch}
 }
@@ -136,7 +143,7 @@ func (g *routerRig) open(id string, epoch wire.Epoch) *fakeSession {
 }
 
 func (g *routerRig) sendMsg(s *fakeSession, to string, counter uint64, ack wire.AckMode, timeout time.Duration) {
-	g.send(s, &wire.Forward{To: to, From: s.client.ID, Instance: s.id.Instance, Counter: counter, Ack: ack, Payload: []byte("x")}, timeout)
+	g.send(s, s.order, &wire.Forward{To: to, From: s.client.ID, Instance: s.id.Instance, Counter: counter, Ack: ack, Payload: []byte("x")}, timeout)
 }
 
 // fakeSession takes messages as it is told to, and keeps what a sender is told.
@@ -152,6 +159,7 @@ type fakeSession struct {
 	receipt wire.Code   // given at once; 0: Delivered
 	epoch   wire.Epoch
 	closed  wire.Code
+	order   *tracker // nil: its messages have no order
 }
 
 func (s *fakeSession) Result(counter uint64, code wire.Code, owner, _ string) {
@@ -473,7 +481,7 @@ func TestRouterLateFlow(t *testing.T) {
 	p := g.newPending(alice, &wire.Forward{To: "bob", From: "alice", Instance: 10, Counter: 1, Ack: wire.AckOwner}, patience)
 	g.finish(p.ref, wire.Timeout, 0, "")
 	alice.wants(t, "1 timeout")
-	g.flows.add(g.router, p, 0)
+	g.flows.add(g.router, p, 0, nil)
 	untilOr(t, "the flow ends", func() error {
 		if !g.flows.empty() {
 			return errors.New("not yet")

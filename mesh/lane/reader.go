@@ -156,6 +156,7 @@ func (a *attachment) ack(body []byte) error {
 	s.mu.Unlock()
 	if news {
 		s.cfg.Handler.Acked(s, message)
+		s.settled.Store(message)
 	}
 	return nil
 }

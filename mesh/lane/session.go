@@ -2,6 +2,7 @@ package lane
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"imroute/mesh/wire"
 )
@@ -20,6 +21,8 @@ type Session struct {
 	// Owned by the attachment that runs; by Close after the last one ended.
 	peer peerState
 	fwd  wire.Forward // reused for what Handlers are shown
+
+	settled atomic.Uint64 // see Settled; written by whoever calls the Handler
 
 	mu       sync.Mutex
 	closed   bool
@@ -191,5 +194,10 @@ func (s *Session) lose() {
 
 	s.mu.Lock()
 	s.stats.Lost += lost
+	s.settled.Store(max(s.settled.Load(), s.msgs.acked))
 	s.mu.Unlock()
 }
+
+// Settled is the highest message such that of all up to it the handler has been told how they ended: taken, refused or
+// lost. It is cheap and may be called from anywhere.
+func (s *Session) Settled() uint64 { return s.settled.Load() }

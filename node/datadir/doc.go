@@ -17,6 +17,7 @@
 //	node.json         the node's id and reset key; written once, its presence marks a complete folder
 //	boot.json         how often the node was started
 //	members.json      the peers as last seen
+//	recovered.json    from which recovery of the cluster the Raft folder descends; missing: from none
 //	raft/             see package raftfsm/store
 //	identity/         node.crt, node.key, ca.crt, and on voters ca.key (PEM)
 //	secrets/          admin.token, client.key

@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -13,38 +14,33 @@ import (
 	"imroute/mesh/wire"
 )
 
-// routeKind is what an operation on one client's route does.
-type routeKind uint8
-
-const (
-	routeSet  routeKind = iota // a registration with that epoch took effect
-	routeEnd                   // the route with that epoch went, if it was still there
-	routeRead                  // a linearizable read found that epoch; 0: no route
-)
-
+// routeOp is one operation on one client's route: a registration that took effect, or a linearizable read.
 type routeOp struct {
-	kind  routeKind
-	epoch wire.Epoch
+	set   int        // the registration's place among all of this client's, by rising epoch, from 1; 0: a read
+	epoch wire.Epoch // registered, or found; a read of 0 found no route
+	until int64      // of a read: its return
 	what  string
 }
 
 // routeState is one client's row as a single copy would have it.
-type routeState struct{ now, highest wire.Epoch }
+type routeState struct {
+	last int        // registrations so far
+	now  wire.Epoch // 0: no route
+}
 
-// routeModel is the sequential specification of one client's route.
-func routeModel() porcupine.Model {
+// routeModel is the sequential specification of one client's route. Epochs only rise, so the order of the registrations is
+// known. gone tells from when on the route with an epoch may have ended without a word.
+func routeModel(gone map[wire.Epoch]time.Duration) porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return routeState{} },
 		Step: func(state, input, _ any) (bool, any) {
 			s, op := state.(routeState), input.(routeOp)
-			switch op.kind {
-			case routeSet:
-				return op.epoch > s.highest, routeState{op.epoch, op.epoch} // epochs only rise
-			case routeEnd:
-				if s.now == op.epoch {
-					s.now = 0
-				}
-				return true, s
+			switch {
+			case op.set != 0:
+				return op.set == s.last+1, routeState{op.set, op.epoch}
+			case op.epoch == 0 && s.now != 0: // it may end in between, and then stays away
+				at, may := gone[s.now]
+				return may && op.until >= int64(at), routeState{s.last, 0}
 			}
 			return s.now == op.epoch, s
 		},
@@ -53,14 +49,34 @@ func routeModel() porcupine.Model {
 }
 
 // linearizableWait bounds the search for one client.
-const linearizableWait = 30 * time.Second
+const linearizableWait = 10 * time.Second
 
-// checkRoutes (G1, G4): registrations, ends of routes and linearizable reads of each client behave as on one copy. Reads are
-// look-ups and the sends that were answered `offline`. A registration is known by the journal of whoever opened it, and took
-// effect between the dialling and the opening; one that nobody opened, and only a read saw, may have done so at any time.
-// A route may go, without anybody's word, from the moment on at which its owner fenced it, lost its lease, or was ended.
+// checkRoutes (G1, G4): registrations and linearizable reads of each client behave as on one copy. Reads are look-ups and
+// the sends that were answered `offline`. A registration is known by the journal of whoever opened it, and took effect
+// between the dialling and the opening; one that nobody opened, and only a read saw, may have done so at any time. A route
+// may go, without anybody's word, from the moment on at which its owner fenced it, lost its lease, or was ended.
 func checkRoutes(e *Evidence) []string {
 	byClient, _ := tenures(e)
+	reads := map[string][]porcupine.Operation{}
+	found := map[string]map[wire.Epoch]bool{}
+	read := func(client string, epoch wire.Epoch, what string, call, ret time.Duration) {
+		reads[client] = append(reads[client], porcupine.Operation{Input: routeOp{epoch: epoch, until: int64(ret), what: what}, Call: int64(call), Return: int64(ret)})
+		if found[client] == nil {
+			found[client] = map[wire.Epoch]bool{}
+		}
+		found[client][epoch] = epoch != 0
+	}
+	for _, l := range e.History.Lookups {
+		read(l.Client, l.Epoch, fmt.Sprintf("a look-up at %s finds epoch %d", l.Asked, l.Epoch), l.Call, l.Return)
+	}
+	for _, s := range e.History.Sends {
+		if s.Ack != wire.AckNone && s.Return != 0 && s.Code == wire.Offline {
+			read(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, s.Return)
+		}
+		if r, ok := e.History.Refused[s.ID]; ok && s.Ack == wire.AckNone && r.Code == wire.Offline {
+			read(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, r.At)
+		}
+	}
 	dials := map[uint64]time.Duration{}
 	for _, s := range e.History.SDKs {
 		if s.Instance != 0 {
@@ -68,72 +84,87 @@ func checkRoutes(e *Evidence) []string {
 		}
 	}
 	ends := earliestEnds(e)
-	ops := map[string][]porcupine.Operation{}
-	known := map[string]map[wire.Epoch]bool{}
-	add := func(client string, op routeOp, call, ret time.Duration) {
-		ops[client] = append(ops[client], porcupine.Operation{Input: op, Call: int64(call), Return: int64(max(call, ret))})
-	}
-	const forever = time.Duration(math.MaxInt64)
-	for client, ts := range byClient {
-		known[client] = map[wire.Epoch]bool{}
-		next := forever // opening of a higher epoch, after which an end has no effect any more
-		for i := len(ts) - 1; i >= 0; i-- {
-			t := ts[i]
-			known[client][t.epoch] = true
-			set := forever
-			if t.opened != 0 {
-				set = t.opened
-			} else if t.fenced != 0 {
-				set = t.fenced // it was answered, and closed at once
-			}
-			add(client, routeOp{routeSet, t.epoch, fmt.Sprintf("%s registers epoch %d", t.by.node, t.epoch)}, dials[instanceOf(t.session)], set)
-			gone := forever
-			if t.fenced != 0 {
-				gone = t.fenced
-			}
-			if at, ok := ends[t.by]; ok {
-				gone = min(gone, at)
-			}
-			if gone != forever {
-				add(client, routeOp{routeEnd, t.epoch, fmt.Sprintf("epoch %d ends", t.epoch)}, gone, next)
-			}
-			if t.opened != 0 {
-				next = min(next, t.opened)
-			}
-		}
-	}
-	reads := func(client string, epoch wire.Epoch, what string, call, ret time.Duration) {
-		add(client, routeOp{routeRead, epoch, what}, call, ret)
-		if epoch != 0 && !known[client][epoch] {
-			if known[client] == nil {
-				known[client] = map[wire.Epoch]bool{}
-			}
-			known[client][epoch] = true
-			add(client, routeOp{routeSet, epoch, fmt.Sprintf("somebody registers epoch %d", epoch)}, 0, forever)
-			add(client, routeOp{routeEnd, epoch, fmt.Sprintf("epoch %d ends", epoch)}, 0, forever)
-		}
-	}
-	for _, l := range e.History.Lookups {
-		reads(l.Client, l.Epoch, fmt.Sprintf("a look-up at %s finds epoch %d", l.Asked, l.Epoch), l.Call, l.Return)
-	}
-	for _, s := range e.History.Sends {
-		if s.Ack != wire.AckNone && s.Return != 0 && s.Code == wire.Offline {
-			reads(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, s.Return)
-		}
-		if r, ok := e.History.Refused[s.ID]; ok && s.Ack == wire.AckNone && r.Code == wire.Offline {
-			reads(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, r.At)
-		}
-	}
 	var out []string
-	for _, client := range slices.Sorted(maps.Keys(ops)) {
-		switch result, info := porcupine.CheckOperationsVerbose(routeModel(), ops[client], linearizableWait); result {
+	for _, client := range slices.Sorted(maps.Keys(reads)) {
+		sets, gone := registrations(byClient[client], found[client], dials, ends)
+		ops := append(sets, telling(reads[client])...)
+		switch result, info := porcupine.CheckOperationsVerbose(routeModel(gone), ops, linearizableWait); result {
 		case porcupine.Illegal:
-			out = append(out, fmt.Sprintf("%s: not linearizable. %s", client, explain(ops[client], info)))
+			out = append(out, fmt.Sprintf("%s: not linearizable. %s", client, explain(ops, info)))
 		case porcupine.Unknown:
-			out = append(out, fmt.Sprintf("%s: not decided within %v (%d operations)", client, linearizableWait, len(ops[client])))
+			out = append(out, fmt.Sprintf("%s: not decided within %v. %s", client, linearizableWait, explain(ops, info)))
 		}
 	}
 	return out
+}
+
+// telling leaves out reads that follow from others: what a read found at some moment within a shorter one's time, which
+// found the same, it may have found then. Without this the search drowns in an outage's many equal answers.
+func telling(reads []porcupine.Operation) []porcupine.Operation {
+	byEpoch := map[wire.Epoch][]porcupine.Operation{}
+	for _, r := range reads {
+		epoch := r.Input.(routeOp).epoch
+		byEpoch[epoch] = append(byEpoch[epoch], r)
+	}
+	var out []porcupine.Operation
+	for _, rs := range byEpoch {
+		// Latest call first: a read is needed if it returned before every read that was called later.
+		slices.SortFunc(rs, func(a, b porcupine.Operation) int {
+			return cmp.Or(cmp.Compare(b.Call, a.Call), cmp.Compare(a.Return, b.Return))
+		})
+		first := int64(math.MaxInt64)
+		for _, r := range rs {
+			if r.Return < first {
+				first = r.Return
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// registrations are those of one client: by its owners' journals, which come by rising epoch, and those that only reads
+// found. gone is from when on each route may have ended.
+func registrations(ts []*tenure, found map[wire.Epoch]bool, dials map[uint64]time.Duration, ends map[life]time.Duration) ([]porcupine.Operation, map[wire.Epoch]time.Duration) {
+	const forever = time.Duration(math.MaxInt64)
+	gone := map[wire.Epoch]time.Duration{}
+	var ops []porcupine.Operation
+	known := map[wire.Epoch]bool{}
+	for _, t := range ts {
+		known[t.epoch] = true
+		took := forever
+		switch {
+		case t.opened != 0:
+			took = t.opened
+		case t.fenced != 0:
+			took = t.fenced // it was answered, and closed at once
+		}
+		began := min(dials[instanceOf(t.session)], took)
+		ops = append(ops, porcupine.Operation{
+			Input: routeOp{epoch: t.epoch, what: fmt.Sprintf("%s registers epoch %d", t.by.node, t.epoch)}, Call: int64(began), Return: int64(took),
+		})
+		if t.fenced != 0 {
+			gone[t.epoch] = t.fenced
+		}
+		if at, ok := ends[t.by]; ok && (t.fenced == 0 || at < t.fenced) {
+			gone[t.epoch] = at
+		}
+	}
+	for epoch, is := range found {
+		if is && !known[epoch] {
+			ops = append(ops, porcupine.Operation{Input: routeOp{epoch: epoch, what: fmt.Sprintf("somebody registers epoch %d", epoch)}, Return: int64(forever)})
+			gone[epoch] = 0
+		}
+	}
+	slices.SortFunc(ops, func(a, b porcupine.Operation) int {
+		return cmp.Compare(a.Input.(routeOp).epoch, b.Input.(routeOp).epoch)
+	})
+	for i := range ops {
+		op := ops[i].Input.(routeOp)
+		op.set = i + 1
+		ops[i].Input = op
+	}
+	return ops, gone
 }
 
 // earliestEnds is, for each incarnation, from when on the table may have ended it without a word of its own: when its lease

@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -271,6 +272,20 @@ func (c *Cluster) evidence() (Evidence, error) {
 		e.Journals[n.Name] = lines
 	}
 	return e, nil
+}
+
+// keep writes the history down beside the journals, if they are to stay.
+func (c *Cluster) keep(t testing.TB, e *Evidence) {
+	if os.Getenv("IMROUTE_KEEP") == "" {
+		return
+	}
+	b, err := json.Marshal(e.History)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(c.dir, "history.json"), b, 0o600)
+	}
+	if err != nil {
+		t.Log("keeping the history:", err)
+	}
 }
 
 // end stops everything and says what went wrong in the nodes.

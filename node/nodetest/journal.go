@@ -16,7 +16,7 @@ import (
 type JournalLine struct {
 	At          time.Duration    `json:"at"`
 	Event       string           `json:"event"`
-	Incarnation wire.Incarnation `json:"incarnation"`
+	Incarnation wire.Incarnation `json:"incarnation"` // of write and told: that of the open line before
 	Client      string           `json:"client,omitempty"`
 	Epoch       wire.Epoch       `json:"epoch,omitempty"`
 	Session     string           `json:"session,omitempty"`
@@ -51,6 +51,11 @@ func readJournal(path string) ([]JournalLine, error) {
 
 func parseJournal(b []byte) ([]JournalLine, error) {
 	var out []JournalLine
+	type tenure struct {
+		client string
+		epoch  wire.Epoch
+	}
+	opened := map[tenure]wire.Incarnation{}
 	for n := 1; ; n++ {
 		line, rest, whole := bytes.Cut(b, []byte("\n"))
 		if !whole {
@@ -66,6 +71,12 @@ func parseJournal(b []byte) ([]JournalLine, error) {
 				continue // cut short by a kill: what it was to tell of did not happen
 			}
 			return nil, fmt.Errorf("journal, line %d: %w: %q", n, err, line)
+		}
+		switch t := (tenure{l.Client, l.Epoch}); l.Event {
+		case journalOpen:
+			opened[t] = l.Incarnation
+		case journalWrite, journalTold:
+			l.Incarnation = opened[t]
 		}
 		out = append(out, l)
 	}

@@ -137,6 +137,9 @@ func (w *Workload) Judge(t testing.TB) Outcome {
 		}
 	}
 	o.Violations = Check(&e)
+	if len(o.Violations) > 0 {
+		w.c.keep(t, &e)
+	}
 	return o
 }
 

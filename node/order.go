@@ -1,0 +1,116 @@
+package node
+
+import (
+	"strings"
+	"sync/atomic"
+
+	"imroute/mesh/lane"
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
+
+// tracker remembers where the messages of one session went, by recipient: when a recipient moves, a later message must not
+// overtake on the new way an earlier one whose end on the old way is not known yet. It belongs to the session's read
+// goroutine, and forgets what is resolved.
+type tracker struct {
+	by    map[string]*track // by recipient
+	limit int               // of by, before the resolved ones are thrown out
+}
+
+type track struct {
+	epoch wire.Epoch
+	way   way
+}
+
+// way is how the messages to a recipient went under one epoch.
+type way struct {
+	node wire.NodeID
+	inc  wire.Incarnation
+	lane *lane.Session // of the last message; nil: to a session here
+	seq  uint64
+	open *atomic.Int64 // acknowledged messages that are on the fast path; nil: none ever were
+}
+
+// minTracks is how many recipients a tracker keeps without looking whether they are resolved.
+const minTracks = 256
+
+func newTracker() *tracker { return &tracker{by: map[string]*track{}, limit: minTracks} }
+
+// unresolved returns the way to a recipient if something on it is not resolved and next, the route to be used now, is
+// another one (the zero route: there is none).
+func (t *tracker) unresolved(r *router, to string, next wire.Epoch) *way {
+	if t == nil {
+		return nil
+	}
+	tr := t.by[to]
+	if tr == nil || tr.epoch == next || tr.way.resolved(r) {
+		return nil
+	}
+	w := tr.way
+	return &w
+}
+
+// on returns the track of a recipient, for messages under route from now on; nil without a tracker.
+func (t *tracker) on(r *router, to string, route *raftfsm.Route) *track {
+	if t == nil {
+		return nil
+	}
+	tr := t.by[to]
+	if tr == nil {
+		if len(t.by) >= t.limit {
+			t.forget(r)
+		}
+		tr = &track{}
+		t.by[strings.Clone(to)] = tr
+	}
+	if tr.epoch != route.Epoch {
+		*tr = track{epoch: route.Epoch, way: way{node: route.Node, inc: route.Incarnation}}
+	}
+	return tr
+}
+
+// forget throws out what is resolved: it would only be noted again.
+func (t *tracker) forget(r *router) {
+	for to, tr := range t.by {
+		if tr.way.resolved(r) {
+			delete(t.by, to)
+		}
+	}
+	t.limit = max(minTracks, 2*len(t.by))
+}
+
+// follow counts p on this track until it leaves the fast path.
+func (tr *track) follow(p *pending) {
+	if tr == nil {
+		return
+	}
+	if tr.way.open == nil {
+		tr.way.open = new(atomic.Int64)
+	}
+	tr.way.open.Add(1)
+	p.open.Store(tr.way.open)
+}
+
+// sent notes the last message.
+func (tr *track) sent(l *lane.Session, seq uint64) {
+	if tr != nil {
+		tr.way.lane, tr.way.seq = l, seq
+	}
+}
+
+// resolved: of every message on this way it is known how it ended, or it is in a flow. What lies in the lane to an
+// incarnation that has ended will be refused there, whenever it arrives.
+func (w *way) resolved(r *router) bool {
+	if w.open != nil && w.open.Load() > 0 {
+		return false
+	}
+	return w.lane == nil || w.lane.Settled() >= w.seq || r.incarnationOver(w.node, w.inc)
+}
+
+// behind is what was sent before p on the fast path and has no answer yet, p itself included until it leaves that.
+func (p *pending) behind() *way {
+	if open := p.open.Load(); open != nil {
+		return &way{open: open}
+	}
+	return nil
+}
