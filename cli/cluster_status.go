@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +41,7 @@ func (a *app) runClusterStatus(ctx context.Context) error {
 		f.add("nodes", fmt.Sprintf("%d up, %d down", s.NodesUp, s.NodesDown))
 		f.add("routes", s.Routes)
 		f.add("generation", s.Generation)
-		f.add("feature level", s.FeatureLevel)
+		f.add("feature level", levelText(s))
 		f.add("duplicate logins", s.Settings.DuplicateLogin)
 		f.add("target voters", s.Settings.TargetVoters)
 		if err := f.write(a.io.Out); err != nil {
@@ -53,6 +54,17 @@ func (a *app) runClusterStatus(ctx context.Context) error {
 		}
 		return healthExit(s.Health)
 	})
+}
+
+// levelText says what is agreed on and what could be.
+func levelText(s admin.ClusterStatus) string {
+	switch {
+	case s.PossibleLevel > s.FeatureLevel:
+		return fmt.Sprintf("%d, possible %d (raise it with \"cluster upgrade\")", s.FeatureLevel, s.PossibleLevel)
+	case len(s.HeldBackBy) > 0:
+		return fmt.Sprintf("%d, held back by %s", s.FeatureLevel, strings.Join(s.HeldBackBy, ", "))
+	}
+	return fmt.Sprint(s.FeatureLevel)
 }
 
 func orNone(s string) string {

@@ -14,15 +14,23 @@ type nodeDrainOptions struct {
 	wait, cancel bool
 }
 
+// drainTimeout replaces the default --timeout of a drain that is waited for.
+const drainTimeout = 60 * time.Second
+
 func newNodeDrainCmd(a *app) *cobra.Command {
 	o := &nodeDrainOptions{app: a}
 	c := &cobra.Command{
 		Use: "drain NODE", Short: "Empty a node of its clients, or cancel that",
-		Long: "Drain makes a node refuse new clients and send its own elsewhere. It stays a member and\nstays drained over restarts until --cancel.",
+		Long: "Drain makes a node refuse new clients and send its own elsewhere. It stays a member and\nstays drained over restarts until --cancel. Draining goes on whether or not somebody waits for it: the same\ncommand again, with --wait, goes on watching.",
 		Args: args(1, "NODE"), ValidArgsFunction: a.completeNodes(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.wait && !cmd.Flags().Changed("timeout") {
+				a.timeout = drainTimeout
+			}
+			return o.run(cmd.Context(), args[0])
+		},
 	}
-	c.Flags().BoolVar(&o.wait, "wait", false, "wait until the node has no clients left and show progress (give it time with --timeout)")
+	c.Flags().BoolVar(&o.wait, "wait", false, "wait until the node has no clients left and show progress (for up to --timeout, by default 60s)")
 	c.Flags().BoolVar(&o.cancel, "cancel", false, "let the node take clients again")
 	c.MarkFlagsMutuallyExclusive("wait", "cancel")
 	return c
@@ -49,28 +57,36 @@ func (o *nodeDrainOptions) run(ctx context.Context, ref string) error {
 	})
 }
 
-// waitEmpty watches the list of nodes until the node has no clients.
+// waitEmpty asks the node itself until it has no clients: what the others know of it is some time old. While it cannot be
+// asked, or leadership moves, it waits on.
 func (o *nodeDrainOptions) waitEmpty(ctx context.Context, c *admin.Client, n admin.Node) (admin.Node, error) {
-	last := n.Clients
-	for first := true; n.Clients > 0; first = false {
-		if !first {
-			if err := pause(ctx, pollNodes); err != nil {
-				return n, err
+	shown := false
+	for {
+		d, err := c.Node(ctx, n.ID.String())
+		switch {
+		case admin.IsNotFound(err):
+			return n, nil // it left altogether
+		case err == nil && (d.Reachable || d.State == admin.StateDown):
+			if !shown || d.Clients != n.Clients {
+				o.note("%s: %d clients left", d.Name, d.Clients)
+				shown = true
 			}
-		}
-		now, ok, err := findNode(ctx, c, n)
-		if err != nil {
+			if n = d.Node; n.Clients == 0 || n.State == admin.StateDown {
+				return n, nil
+			}
+			if n.State == admin.StateUp {
+				return n, fail("cancelled", "", "the drain of %s was cancelled, it has %d clients", n.Name, n.Clients)
+			}
+		case err != nil && !passing(err) && ctx.Err() == nil:
 			return n, err
 		}
-		if !ok {
-			return n, nil // it left altogether
-		}
-		if n = now; n.Clients != last {
-			o.note("%s: %d clients left", n.Name, n.Clients)
-			last = n.Clients
+		if err := pause(ctx, pollNodes); err != nil {
+			if !shown {
+				return n, fail("timeout", "the drain goes on by itself: look with \""+o.program()+" node drain "+n.Name+" --wait\"", "%s could not be asked within %s: %w", n.Name, o.timeout, err)
+			}
+			return n, fail("timeout", "it goes on by itself: look with \""+o.program()+" node drain "+n.Name+" --wait\"", "%s still has %d clients after %s: %w", n.Name, n.Clients, o.timeout, err)
 		}
 	}
-	return n, nil
 }
 
 // pollNodes is how often the list of nodes is read while waiting for a change.

@@ -30,6 +30,8 @@ type nodeSettings struct {
 	heartbeat, election, lease, margin, renew, quiet time.Duration
 	idle                                             time.Duration
 	maxPayload, maxSessions, loginRate, lanes        int
+	takeoverBurst                                    int
+	takeoverEvery, checkEvery                        time.Duration
 	anyOrigin                                        bool
 	journal                                          string // for tests
 
@@ -80,6 +82,9 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.maxPayload, "max-payload", 0, "largest message in bytes (default 1048576)")
 	f.IntVar(&s.maxSessions, "max-sessions", 0, "most clients on this node (default 100000)")
 	f.IntVar(&s.loginRate, "login-rate", 0, "most logins a second (default: no limit)")
+	f.IntVar(&s.takeoverBurst, "takeover-burst", 0, "how often in a row a client id may be taken over by another device (default 5)")
+	f.DurationVar(&s.takeoverEvery, "takeover-every", 0, "then once in this time (default 2s)")
+	f.DurationVar(&s.checkEvery, "check-every", 0, "time between two comparisons of the sessions with the table (default 5m)")
 	f.IntVar(&s.lanes, "lanes", 0, "ordered streams to each peer (default 4)")
 	f.BoolVar(&s.anyOrigin, "any-origin", false, "let web pages of any origin connect over WebSocket")
 

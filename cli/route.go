@@ -8,7 +8,7 @@ import (
 
 func newRouteCmd(a *app) *cobra.Command {
 	return group("route", "See which node owns which client",
-		newRouteGetCmd(a), newRouteListCmd(a), newRouteStatsCmd(a), newRouteWatchCmd(a), newRouteKickCmd(a))
+		newRouteGetCmd(a), newRouteListCmd(a), newRouteStatsCmd(a), newRouteWatchCmd(a), newRouteKickCmd(a), newRouteCheckCmd(a))
 }
 
 // clientID checks an id given as an argument.

@@ -33,6 +33,7 @@ type JoinRequest struct {
 	Version  string      `cbor:"6,keyasint,omitempty"`
 	CSR      []byte      `cbor:"7,keyasint"` // PKCS #10: the public key and the proof that its private key is held
 	NonVoter bool        `cbor:"8,keyasint,omitempty"`
+	Features uint32      `cbor:"9,keyasint,omitempty"` // the highest feature level that the joiner knows; 0: the first
 
 	// PublicKey is the CSR's; set for Config.Join, after its signature was checked.
 	PublicKey crypto.PublicKey `cbor:"-"`
@@ -65,6 +66,7 @@ type JoinConfig struct {
 	Advertise wire.Addrs    // where others shall reach it
 	Version   string        // of the software
 	NonVoter  bool          // never to be promoted
+	Features  uint32        // the highest feature level that the joiner knows; zero means the first
 	Key       crypto.Signer // the joiner's private key; it does not leave this machine; required
 	Bind      string        // UDP address to dial from; empty: any
 	Timeout   time.Duration // for each address; zero means 10 s
@@ -101,7 +103,7 @@ func Join(ctx context.Context, cfg JoinConfig) (*JoinReply, error) {
 	}
 	req, err := wire.Marshal(&JoinRequest{
 		TokenID: cfg.Token.ID, Secret: cfg.Token.Secret, Node: cfg.Node, Name: cfg.Name, Addrs: cfg.Advertise,
-		Version: cfg.Version, CSR: csr, NonVoter: cfg.NonVoter,
+		Version: cfg.Version, CSR: csr, NonVoter: cfg.NonVoter, Features: cfg.Features,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)

@@ -19,10 +19,14 @@ type raftLayer struct {
 	incoming chan *streamConn
 	once     sync.Once
 	closed   chan struct{}
+	dialling context.Context // ends with closed
+	stop     context.CancelFunc
 }
 
 func newRaftLayer(m *Mesh) *raftLayer {
-	return &raftLayer{m: m, incoming: make(chan *streamConn, 16), closed: make(chan struct{})}
+	r := &raftLayer{m: m, incoming: make(chan *streamConn, 16), closed: make(chan struct{})}
+	r.dialling, r.stop = context.WithCancel(m.ctx)
+	return r
 }
 
 // acceptWait is how long an incoming Raft stream waits for somebody to accept it, say while Raft starts.
@@ -66,6 +70,7 @@ func (r *raftLayer) Accept() (net.Conn, error) {
 func (r *raftLayer) Close() error {
 	r.once.Do(func() {
 		close(r.closed)
+		r.stop()
 		for {
 			select {
 			case c := <-r.incoming:
@@ -96,7 +101,7 @@ func (r *raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if timeout <= 0 {
 		timeout = r.m.cfg.CallTimeout
 	}
-	ctx, cancel := context.WithTimeout(r.m.ctx, timeout)
+	ctx, cancel := context.WithTimeout(r.dialling, timeout)
 	defer cancel()
 	p := r.m.member(id)
 	if p == nil {

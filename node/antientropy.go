@@ -172,22 +172,22 @@ func (l *life) compare(ctx context.Context, fix bool) (admin.NodeCheck, error) {
 	if err != nil {
 		return r, err
 	}
-	var real []difference
+	var found []difference
 	if len(suspects) > 0 {
 		if err := n.refresh(ctx); err != nil {
 			return r, err
 		}
-		real = l.judge(ctx, suspects, fix)
+		found = l.judge(ctx, suspects, fix)
 	}
 	r.Index = n.fsm.Applied()
 	if inc, live := n.fsm.Incarnation(n.id); !live || inc != l.incarnation {
 		return r, errEnded // every row is void, which is no difference
 	}
 	var left map[difference]bool
-	if fix && len(real) > 0 {
-		left = l.unrepaired(ctx, real)
+	if fix && len(found) > 0 {
+		left = l.unrepaired(ctx, found)
 	}
-	for _, d := range real {
+	for _, d := range found {
 		kind := admin.RowWithoutSession
 		if d.session != nil {
 			kind = admin.SessionWithoutRow
@@ -255,7 +255,7 @@ func (l *life) hasRow(client wire.ClientID, epoch wire.Epoch) bool {
 
 // judge returns the suspects that are differences, and repairs them with fix. Those that something is on its way for are
 // looked at again for a while; if that never ends the next comparison will tell.
-func (l *life) judge(ctx context.Context, suspects []difference, fix bool) (real []difference) {
+func (l *life) judge(ctx context.Context, suspects []difference, fix bool) (found []difference) {
 	for deadline := now() + checkSettle; len(suspects) > 0; {
 		var busy []difference
 		for _, d := range suspects {
@@ -273,7 +273,7 @@ func (l *life) judge(ctx context.Context, suspects []difference, fix bool) (real
 			case !settled:
 				busy = append(busy, d)
 			case is:
-				real = append(real, d)
+				found = append(found, d)
 				if fix && d.session != nil {
 					d.session.Close(wire.LeaseLost, "the cluster does not have this session any more: log in again")
 				}
@@ -283,7 +283,7 @@ func (l *life) judge(ctx context.Context, suspects []difference, fix bool) (real
 			break
 		}
 	}
-	return real
+	return found
 }
 
 // differs judges one suspect; its client has no operation queued or in flight.
@@ -300,9 +300,9 @@ func (l *life) differs(d difference) bool {
 }
 
 // unrepaired waits until the repairs have taken effect and returns those that have not.
-func (l *life) unrepaired(ctx context.Context, real []difference) map[difference]bool {
+func (l *life) unrepaired(ctx context.Context, found []difference) map[difference]bool {
 	left := map[difference]bool{}
-	for _, d := range real {
+	for _, d := range found {
 		left[d] = true
 	}
 	for deadline := now() + checkRepair; ; {

@@ -80,7 +80,7 @@ func (a api) Ready() admin.Readiness {
 func (a api) Version() admin.VersionInfo {
 	return admin.VersionInfo{
 		Version: Version, Commit: commit(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Node: a.n.name,
-		FeatureLevel: raftfsm.MaxFeatureLevel, ProtocolVersion: wire.ProtocolVersion,
+		FeatureLevel: a.n.cfg.FeatureLevel, ProtocolVersion: wire.ProtocolVersion,
 	}
 }
 
@@ -146,7 +146,7 @@ func (a api) Node(ctx context.Context, ref string) (admin.NodeDetail, error) {
 	defer cancel()
 	var inside admin.Detail
 	if err := a.n.askAdmin(ctx, node.ID, opDetail, nil, &inside); err == nil {
-		d.Reachable, d.Detail = true, &inside
+		d.Reachable, d.Detail, d.Clients = true, &inside, inside.Clients
 	}
 	return d, nil
 }
@@ -159,6 +159,7 @@ func (n *Node) detail() *admin.Detail {
 	runtime.ReadMemStats(&mem)
 	free, _ := n.dir.Free()
 	d := &admin.Detail{
+		Clients: uint32(n.gateway.Count()),
 		RaftState: raftState(st.State), Term: st.Term, CommitIndex: st.CommitIndex, LastLogIndex: st.LastLog, SnapshotIndex: st.SnapshotIndex,
 		LeaseLeftMS: int32(max(n.lease.left(now()).Milliseconds(), -1<<31)), UptimeSeconds: uint32(time.Since(n.born).Seconds()),
 		PeersUp: []string{}, PeersDown: []string{},
@@ -311,6 +312,7 @@ const (
 	opTransfer   = "transfer"
 	opView       = "view"
 	opWhere      = "where"
+	opCheck      = "check"
 )
 
 type adminRequest struct {
@@ -381,6 +383,12 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 		}
 		n.peers.answered(from, addr)
 		result = n.peers.addrs()
+	case opCheck:
+		r, err := n.handleCheck(ctx, q.Arg)
+		if err != nil {
+			return nil, err
+		}
+		result = r
 	case opView:
 		var c wire.ClientID
 		if err := json.Unmarshal(q.Arg, &c); err != nil {

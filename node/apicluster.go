@@ -25,6 +25,8 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 		FeatureLevel: n.fsm.FeatureLevel(), Settings: a.settings(), Health: admin.HealthOK, Problems: []string{},
 	}
 	st.Quorum = st.Voters/2 + 1
+	levels := n.levels()
+	st.PossibleLevel, st.HeldBackBy = levels.possible, append([]string{}, levels.heldBack...)
 	problem := func(health, format string, args ...any) {
 		if st.Health != admin.HealthNoQuorum {
 			st.Health = health

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 
 	"imroute/mesh/wire"
@@ -25,7 +26,9 @@ type claimShard[S comparable] struct {
 type claim[S comparable] struct {
 	open    S // zero: none
 	epoch   wire.Epoch
-	pending []S // registered or registering, epoch not known yet
+	pending []S        // registered or registering, epoch not known yet
+	closing []S        // given up and perhaps not fenced yet: whoever comes after them waits for them
+	revoked wire.Epoch // of those in closing that a Revoke closed, the highest: unregistered at the latest when they are over
 	// refused: every epoch up to this one was given up by a Revoke. It outlives the sessions, because a reply that is
 	// still on its way may bring such an epoch; once the batch that was in flight at the Revoke is answered no reply can.
 	refused     wire.Epoch
@@ -61,7 +64,7 @@ func (c *claims[S]) begin(client wire.ClientID, s S) {
 // learned is what to do after a session's epoch became known.
 type learned[S comparable] struct {
 	open  bool // the session now owns the client here: open it once those in close are fenced
-	close []S  // sessions to close first
+	close []S  // sessions to close first; some may be closing already
 }
 
 // learn tells the claim the epoch that the state machine gave to s. Nothing is open meanwhile: the former session stops
@@ -72,16 +75,17 @@ func (c *claims[S]) learn(client wire.ClientID, s S, epoch wire.Epoch) learned[S
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e := sh.clients[client]
-	if e == nil || !e.dropPending(s) {
-		return learned[S]{} // it ended meanwhile
+	if e == nil {
+		return learned[S]{} // it ended meanwhile, and nobody else is here
 	}
+	waited := e.dropPending(s)
 	defer sh.tidy(client, e)
 	var l learned[S]
-	if e.open != none && e.epoch < epoch {
-		l.close = append(l.close, e.open)
-		e.open, e.epoch = none, 0
+	if e.open != none && e.epoch < epoch { // s replaced it in the table, even if s ended meanwhile
+		e.giveUp()
 	}
-	if epoch <= e.refused || epoch < e.highestSeen {
+	l.close = slices.Clone(e.closing)
+	if !waited || epoch <= e.refused || epoch < e.highestSeen {
 		return l
 	}
 	e.highestSeen = epoch
@@ -112,13 +116,25 @@ func (c *claims[S]) revoke(client wire.ClientID, epoch wire.Epoch, inflight uint
 	}
 	if e.open != none && e.epoch <= epoch {
 		closing, had = e.open, true
-		e.open, e.epoch = none, 0
+		e.revoked = e.epoch
+		e.giveUp()
 	}
 	return closing, had
 }
 
+// closing returns the sessions of client that were given up and may not be fenced yet.
+func (c *claims[S]) closing(client wire.ClientID) []S {
+	sh := c.shard(client)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if e := sh.clients[client]; e != nil {
+		return slices.Clone(e.closing)
+	}
+	return nil
+}
+
 // ended removes a session that is over. epoch is what to unregister; 0 if it was not open (an epoch that is still on its
-// way is answered by learn).
+// way is answered by learn). What a Revoke closed counts as open: nobody may be left to wait for its fence.
 func (c *claims[S]) ended(client wire.ClientID, s S) (epoch wire.Epoch) {
 	var none S
 	sh := c.shard(client)
@@ -135,7 +151,16 @@ func (c *claims[S]) ended(client wire.ClientID, s S) (epoch wire.Epoch) {
 		return epoch
 	}
 	e.dropPending(s)
-	return 0
+	if e.closing = slices.DeleteFunc(e.closing, func(x S) bool { return x == s }); len(e.closing) == 0 {
+		epoch, e.closing, e.revoked = e.revoked, nil, 0
+	}
+	return epoch
+}
+
+func (e *claim[S]) giveUp() {
+	var none S
+	e.closing = append(e.closing, e.open)
+	e.open, e.epoch = none, 0
 }
 
 // answered forgets the refusals that no reply can need any more: every batch up to seq was answered.
@@ -191,7 +216,7 @@ func (e *claim[S]) dropPending(s S) bool {
 // tidy forgets a claim that says nothing; the shard is locked.
 func (sh *claimShard[S]) tidy(client wire.ClientID, e *claim[S]) {
 	var none S
-	if e.open == none && len(e.pending) == 0 && e.refused == 0 {
+	if e.open == none && len(e.pending) == 0 && len(e.closing) == 0 && e.refused == 0 {
 		delete(sh.clients, client)
 	}
 }

@@ -65,10 +65,20 @@ type Config struct {
 	MaxPayload  int           // bytes; default 1 MiB
 	MaxSessions int           // default 100,000
 	LoginRate   int           // logins a second; default 0: no limit
+	// How often one client id may be taken over, at this node, from another SDK instance than the one that logs in: two
+	// devices with the same id must not throw each other out for ever.
+	TakeoverBurst int           // that many at once; default 5
+	TakeoverEvery time.Duration // then one in this time; default 2 s
+
+	CheckEvery  time.Duration // between two comparisons of this node's sessions with the table, give or take a quarter; default 5 min
 	AnyOrigin   bool          // let web pages of any origin connect over WebSocket
 	Lanes       int           // ordered streams per peer; default 4
 	PendingMax  int64         // bytes of messages that wait for their outcome; default 64 MiB
 	MinFreeDisk uint64        // bytes of free disk below which the node is not ready; default 64 MiB
+
+	// For tests: what this node says it knows, and how long the certificates hold that it signs or makes.
+	FeatureLevel uint32        // default raftfsm.MaxFeatureLevel
+	CertValidity time.Duration // default 90 days; a certificate is renewed when two thirds are over
 
 	Journal string // for tests: file to which every delivery is written down (see journal.go); empty: none
 }
@@ -80,6 +90,8 @@ func DefaultConfig() Config {
 		Timings:   DefaultTimings(),
 		Duplicate: raftfsm.DuplicateReplace.String(), Voters: raftfsm.DefaultVoters,
 		Idle: 30 * time.Second, MaxPayload: 1 << 20, MaxSessions: 100_000, Lanes: 4, PendingMax: 64 << 20, MinFreeDisk: 64 << 20,
+		CheckEvery: 5 * time.Minute, TakeoverBurst: 5, TakeoverEvery: 2 * time.Second,
+		FeatureLevel: raftfsm.MaxFeatureLevel, CertValidity: 90 * 24 * time.Hour,
 	}
 }
 
@@ -129,6 +141,11 @@ func (c *Config) validate() error {
 	orDefault(&c.Lanes, d.Lanes)
 	orDefault(&c.PendingMax, d.PendingMax)
 	orDefault(&c.MinFreeDisk, d.MinFreeDisk)
+	orDefault(&c.CheckEvery, d.CheckEvery)
+	orDefault(&c.TakeoverBurst, d.TakeoverBurst)
+	orDefault(&c.TakeoverEvery, d.TakeoverEvery)
+	orDefault(&c.FeatureLevel, d.FeatureLevel)
+	orDefault(&c.CertValidity, d.CertValidity)
 	switch {
 	case c.Data == "":
 		return errors.New("data folder is missing: give --data DIR")
@@ -140,6 +157,10 @@ func (c *Config) validate() error {
 		return fmt.Errorf("max-payload is %d: want 1 to %d bytes", c.MaxPayload, 16<<20)
 	case c.Idle < 100*time.Millisecond:
 		return fmt.Errorf("idle is %v: want at least 100ms", c.Idle)
+	case c.TakeoverEvery < time.Millisecond || c.TakeoverEvery > time.Hour:
+		return fmt.Errorf("takeover-every is %v: want 1ms to 1h", c.TakeoverEvery)
+	case c.CheckEvery < time.Second || c.CheckEvery > 24*time.Hour:
+		return fmt.Errorf("check-every is %v: want 1s to 24h", c.CheckEvery)
 	case c.Lanes < 1 || c.Lanes > mesh.MaxLanes:
 		return fmt.Errorf("lanes is %d: want 1 to %d", c.Lanes, mesh.MaxLanes)
 	}
@@ -161,7 +182,7 @@ func (c *Config) validate() error {
 		name string
 		v    int64
 		min  int64
-	}{{"max-sessions", int64(c.MaxSessions), 1}, {"login-rate", int64(c.LoginRate), 0}, {"pending-max", c.PendingMax, 1 << 10}} {
+	}{{"max-sessions", int64(c.MaxSessions), 1}, {"login-rate", int64(c.LoginRate), 0}, {"takeover-burst", int64(c.TakeoverBurst), 1}, {"pending-max", c.PendingMax, 1 << 10}} {
 		if f.v < f.min {
 			return fmt.Errorf("%s is %d: want at least %d", f.name, f.v, f.min)
 		}

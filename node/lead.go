@@ -110,6 +110,9 @@ func (l *lead) serve(ctx context.Context, term uint64) error {
 	if _, _, err := l.n.store.Propose(ctx, barrier); err != nil {
 		return err
 	}
+	if err := l.beginGeneration(ctx); err != nil {
+		return err
+	}
 	if !l.leads(term) {
 		return errNotLeader
 	}
@@ -176,7 +179,7 @@ func memberOf(n raftfsm.Node) member {
 
 // apply proposes a command of this leader's own and returns the state machine's answer.
 func (l *lead) apply(ctx context.Context, cmd *raftfsm.Command) (raftfsm.Result, error) {
-	if err := cmd.Check(l.n.fsm.FeatureLevel()); err != nil {
+	if err := l.n.fsm.Check(cmd); err != nil {
 		return raftfsm.Result{}, &wire.Error{Code: wire.BadRequest, Text: err.Error()}
 	}
 	b, err := raftfsm.Encode(cmd)
@@ -218,7 +221,7 @@ func (l *lead) handleRenew(ctx context.Context, from wire.NodeID, q *wire.RenewR
 	reply := &wire.RenewReply{Code: code, LeaseMS: uint32(g.length / time.Millisecond), Applied: l.n.fsm.Applied()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.loads[from] = load{wire.NodeLoad{Node: from, Clients: q.Clients, Applied: q.Applied, Version: q.Version}, received}
+	l.loads[from] = load{wire.NodeLoad{Node: from, Clients: q.Clients, Applied: q.Applied, Version: q.Version, Incarnation: q.Incarnation, Features: q.Features}, received}
 	for id, v := range l.loads {
 		if _, member := l.n.fsm.Node(id); !member {
 			delete(l.loads, id)
@@ -272,9 +275,9 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 	if _, ok := l.term(); !ok {
 		return &wire.ProposeReply{Code: l.notLeader(), Leader: l.leader()}, nil
 	}
-	cmd, err := raftfsm.Decode(q.Command)
+	cmd, err := l.n.fsm.Decode(q.Command)
 	if err == nil {
-		err = cmd.Check(l.n.fsm.FeatureLevel())
+		err = l.n.fsm.Check(cmd)
 	}
 	if err == nil && ownBusiness(cmd.Kind) && cmd.Node != from {
 		err = errors.New(cmd.Kind.String() + " of another node")
@@ -284,6 +287,11 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 	}
 	if err != nil {
 		return &wire.ProposeReply{Code: wire.BadRequest, Text: err.Error()}, nil
+	}
+	if cmd.Kind == raftfsm.KindFeatureLevel {
+		if err := l.mayRaise(cmd.Level); err != nil {
+			return &wire.ProposeReply{Code: wire.Refused, Text: err.Error()}, nil
+		}
 	}
 	if g := l.present.Load(); cmd.Kind == raftfsm.KindNodeUp && (g == nil || !g.mayComeUp(now(), from)) {
 		return &wire.ProposeReply{Code: wire.NotReady}, nil

@@ -79,11 +79,15 @@ func (g *grantor) observe(at time.Duration, members []member) {
 	}
 }
 
+// entryLocked returns the entry of m's incarnation; nil if a later one is known: m was read from the table before.
 func (g *grantor) entryLocked(at time.Duration, m member) *grant {
 	e := g.granted[m.node]
-	if e == nil || e.incarnation != m.incarnation {
+	if e == nil || e.incarnation < m.incarnation {
 		e = &grant{incarnation: m.incarnation, renewed: at}
 		g.granted[m.node] = e
+	}
+	if e.incarnation > m.incarnation {
+		return nil
 	}
 	return e
 }
@@ -98,7 +102,7 @@ func (g *grantor) renew(received time.Duration, m member, incarnation wire.Incar
 	}
 	e := g.entryLocked(received, m)
 	switch {
-	case e.expiring:
+	case e == nil || e.expiring:
 		return wire.BadIncarnation
 	case e.stopped:
 		return wire.Refused
@@ -118,6 +122,9 @@ func (g *grantor) expired(at time.Duration, members []member) []member {
 			continue
 		}
 		e := g.entryLocked(at, m)
+		if e == nil {
+			continue
+		}
 		if e.expiring || at-e.renewed > g.length+g.margin {
 			e.expiring = true
 			out = append(out, m)
@@ -130,7 +137,9 @@ func (g *grantor) expired(at time.Duration, members []member) []member {
 func (g *grantor) stop(at time.Duration, m member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.entryLocked(at, m).stopped = true
+	if e := g.entryLocked(at, m); e != nil {
+		e.stopped = true
+	}
 	g.barred[m.node] = at + 2*g.length + barFor
 }
 

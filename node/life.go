@@ -21,6 +21,8 @@ type life struct {
 	incarnation wire.Incarnation
 	claims      *claims[session]
 	proposer    *proposer
+	fencing     fencing
+	comparing   sync.Mutex      // held while the sessions are compared with the table
 	ctx         context.Context // ends with the incarnation
 	end         context.CancelCauseFunc
 	wg          sync.WaitGroup
@@ -89,6 +91,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	})
 	l.wg.Go(func() { l.renew() })
 	l.wg.Go(func() { l.watchEnd() })
+	l.wg.Go(func() { l.keepInStep() })
 	<-l.ctx.Done()
 	why := context.Cause(l.ctx)
 	n.lease.drop()
@@ -138,7 +141,7 @@ func (l *life) renew() {
 		ctx, cancel := context.WithTimeout(l.ctx, max(t.Lease/4, 100*time.Millisecond))
 		var reply wire.RenewReply
 		err := n.leaderCall.once(ctx, wire.CallRenew, wire.RenewRequest{
-			Incarnation: l.incarnation, Applied: n.fsm.Applied(), Clients: uint64(n.gateway.Count()), Version: Version,
+			Incarnation: l.incarnation, Applied: n.fsm.Applied(), Clients: uint64(n.gateway.Count()), Version: Version, Features: n.cfg.FeatureLevel,
 		}, &reply)
 		cancel()
 		wait := t.Renew
@@ -161,6 +164,7 @@ func (l *life) renew() {
 			held = true
 			n.metrics.quiet.end(now())
 			n.gateway.Wake()
+			n.checkSoon()
 			if !accepting {
 				accepting = true
 				n.admission.leased(true)
@@ -262,6 +266,12 @@ func (l *life) register(ctx context.Context, s session, fenced wire.Epoch) (answ
 
 // login is Backend.Login for one session: register, and take over from whoever holds the client id.
 func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)) (gateway.Welcome, error) {
+	taking := takeovers{l: l, s: s}
+	if l.n.fsm.Settings().Duplicate != raftfsm.DuplicateReject { // whose answer is better
+		if err := taking.seen(); err != nil {
+			return gateway.Welcome{}, err
+		}
+	}
 	l.claims.begin(s.Client(), s)
 	var fenced wire.Epoch
 	for {
@@ -280,6 +290,9 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 		case raftfsm.OpRejected:
 			return gateway.Welcome{}, &wire.Error{Code: wire.AlreadyOnline, Text: "this client id is online elsewhere and the cluster rejects a second login"}
 		case raftfsm.OpHeld:
+			if err := taking.from(a.HolderSession); err != nil {
+				return gateway.Welcome{}, err
+			}
 			l.n.log.Info("takeover", slog.Group("audit", "event", "takeover", "client", s.Client().String(), "from", l.n.nameOf(a.Node), "epoch", uint64(a.Epoch)))
 			l.n.metrics.takeovers.Add(1)
 			started := time.Now()

@@ -96,7 +96,7 @@ func (n *Node) found() error {
 	if err != nil {
 		return err
 	}
-	cert, err := ca.IssueNode(n.id, key.Public(), certValidity)
+	cert, err := ca.IssueNode(n.id, key.Public(), n.cfg.CertValidity)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	reply, err := mesh.Join(ctx, mesh.JoinConfig{
-		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Key: key,
+		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Features: n.cfg.FeatureLevel, Key: key,
 		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)},
 	})
 	if err != nil {
@@ -213,6 +213,9 @@ func (n *Node) handleJoin(ctx context.Context, q *mesh.JoinRequest, remote net.A
 	}
 	if time.Now().After(expires) {
 		return nil, wire.Errorf(wire.Refused, "the token expired at %s: make a new one with `imctl cluster token create`", expires.Format(time.RFC3339))
+	}
+	if agreed, knows := n.fsm.FeatureLevel(), max(q.Features, raftfsm.BaseFeatureLevel); knows < agreed {
+		return nil, wire.Errorf(wire.Refused, "this program (version %s) knows feature level %d, and the cluster has agreed on %d: install the version that the other nodes run (%s)", q.Version, knows, agreed, Version)
 	}
 	if err := raftfsm.CheckName(q.Name); err != nil {
 		return nil, wire.Errorf(wire.Refused, "%v", err)

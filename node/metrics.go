@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imroute/mesh/wire"
+	"imroute/node/admin"
 	"imroute/node/admin/metrics"
 )
 
@@ -23,8 +24,20 @@ type nodeMetrics struct {
 	takeovers     atomic.Uint64
 	refusedGrants atomic.Uint64
 	expiries      atomic.Uint64
+	refusedFights atomic.Uint64
+	checks        atomic.Uint64
+	repairs       struct{ rows, sessions atomic.Uint64 }
 	proposer      proposerStats
 	quiet         quietTime
+}
+
+// repaired counts a repair by its kind.
+func (m *nodeMetrics) repaired(kind string) {
+	if kind == admin.RowWithoutSession {
+		m.repairs.rows.Add(1)
+	} else {
+		m.repairs.sessions.Add(1)
+	}
 }
 
 // proposerStats counts batches; nil counts nothing.
@@ -116,6 +129,13 @@ func (n *Node) openMetrics() (err error) {
 		Quiet:         func() float64 { return m.quiet.seconds(now()) },
 		RefusedGrants: func() float64 { return float64(m.refusedGrants.Load()) },
 		Expiries:      func() float64 { return float64(m.expiries.Load()) },
+		RefusedFights: func() float64 { return float64(m.refusedFights.Load()) },
+		RouteChecks:   func() float64 { return float64(m.checks.Load()) },
+		RouteRepairs: func() map[string]float64 {
+			return map[string]float64{
+				admin.RowWithoutSession: float64(m.repairs.rows.Load()), admin.SessionWithoutRow: float64(m.repairs.sessions.Load()),
+			}
+		},
 		FreeDisk: func() float64 {
 			free, _ := n.dir.Free()
 			return float64(free)

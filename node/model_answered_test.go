@@ -46,8 +46,8 @@ func TestModelMirrorsAnswered(t *testing.T) {
 	for before := range 2 {
 		for revoked := range uint8(5) {
 			for ended := range sid(modelSessions + 1) {
-				for code := range pow(outcomes, modelSessions) {
-					var results []opAnswer
+				for code := range modelPow(outcomes, modelSessions) {
+					var results []modelOpAnswer
 					var ops []uint8
 					epoch := uint8(1)
 					for s, rest := sid(1), code; s <= modelSessions; s, rest = s+1, rest/outcomes {
@@ -57,18 +57,18 @@ func TestModelMirrorsAnswered(t *testing.T) {
 						switch rest % outcomes {
 						case 1:
 							epoch++
-							results = append(results, opAnswer{code: uint8(raftfsm.OpOK), epoch: epoch})
+							results = append(results, modelOpAnswer{code: uint8(raftfsm.OpOK), epoch: epoch})
 						case 2:
-							results = append(results, opAnswer{code: uint8(raftfsm.OpHeld), epoch: 1, node: nodeB, inc: 1})
+							results = append(results, modelOpAnswer{code: uint8(raftfsm.OpHeld), epoch: 1, node: modelNodeB, inc: 1})
 						default:
 							continue
 						}
-						ops = append(ops, registerOp(s, 0))
+						ops = append(ops, modelRegisterOp(s, 0))
 					}
 					if len(ops) == 0 {
 						continue
 					}
-					real := answeredReal(ops, results, before == 1, revoked, ended)
+					real := modelAnsweredReal(ops, results, before == 1, revoked, ended)
 					if model := answeredModel(ops, results, before == 1, revoked, ended); real != model {
 						t.Fatalf("ops %v answered %+v, session 1 open before: %v, epochs up to %d revoked, session %d ended:\nreal  %+v\nmodel %+v",
 							ops, results, before == 1, revoked, ended, real, model)
@@ -80,14 +80,14 @@ func TestModelMirrorsAnswered(t *testing.T) {
 }
 
 // outcome is what can be seen after a batch was answered.
-type outcome struct {
+type modelOutcome struct {
 	opened [modelSessions + 1]uint8 // the epoch of each session
 	closed [modelSessions + 1]bool
 	queue  [modelBatch]uint8
 	found  sid
 }
 
-func answeredReal(ops []uint8, results []opAnswer, before bool, revoked uint8, ended sid) (o outcome) {
+func modelAnsweredReal(ops []uint8, results []modelOpAnswer, before bool, revoked uint8, ended sid) (o modelOutcome) {
 	l := &life{incarnation: 1, claims: newClaims[session](), proposer: newProposer(1, 1)}
 	all := map[sid]*modelSession{}
 	for s := sid(1); s <= modelSessions; s++ {
@@ -101,9 +101,9 @@ func answeredReal(ops []uint8, results []opAnswer, before bool, revoked uint8, e
 	var batch []operation
 	r := raftfsm.Result{Code: wire.OK}
 	for i, op := range ops {
-		s := all[opSession(op)]
+		s := all[modelOpSession(op)]
 		l.claims.begin(modelClient, s)
-		batch = append(batch, operation{Op: realOp(op), session: s, answer: make(chan answer, 1)})
+		batch = append(batch, operation{Op: modelRealOp(op), session: s, answer: make(chan answer, 1)})
 		r.Ops = append(r.Ops, raftfsm.OpResult{Code: raftfsm.OpCode(results[i].code), Epoch: wire.Epoch(results[i].epoch), Node: modelNodeID(results[i].node)})
 	}
 	if revoked != 0 {
@@ -128,17 +128,17 @@ func answeredReal(ops []uint8, results []opAnswer, before bool, revoked uint8, e
 	return o
 }
 
-func answeredModel(ops []uint8, results []opAnswer, before bool, revoked uint8, ended sid) (o outcome) {
-	m := &model{book: newClaimBook(allRules), logs: newLogBook(allRules)}
-	var w world
-	x := &w.nodes[nodeA]
-	x.phase, x.inc, x.inflight, x.seq, x.told = living, 1, true, 1, 1
+func answeredModel(ops []uint8, results []modelOpAnswer, before bool, revoked uint8, ended sid) (o modelOutcome) {
+	m := &model{book: modelNewClaimBook(modelAllRules), logs: modelNewLogBook(modelAllRules)}
+	var w modelWorld
+	x := &w.nodes[modelNodeA]
+	x.phase, x.inc, x.inflight, x.seq, x.told = modelLiving, 1, true, 1, 1
 	begin := func(s sid) {
-		x.claim = m.book.do(claimCall{id: x.claim, fn: claimBegin, s: s}).id
-		w.sess[s-1] = sessState{stage: registering, gate: inside, inc: 1}
+		x.claim = m.book.do(modelClaimCall{id: x.claim, fn: modelClaimBegin, s: s}).id
+		w.sess[s-1] = modelSessState{stage: modelRegistering, gate: modelInside, inc: 1}
 	}
 	for s := range w.sess {
-		w.sess[s].gate = inside
+		w.sess[s].gate = modelInside
 		w.sess[s].inc = 1
 	}
 	join := func() {
@@ -148,19 +148,19 @@ func answeredModel(ops []uint8, results []opAnswer, before bool, revoked uint8, 
 	}
 	if before {
 		begin(1)
-		x.claim = m.book.do(claimCall{id: x.claim, fn: claimLearn, s: 1, epoch: 1}).id
-		w.sess[0] = sessState{stage: welcomed, gate: inside, opened: true, inc: 1, epoch: 1}
+		x.claim = m.book.do(modelClaimCall{id: x.claim, fn: modelClaimLearn, s: 1, epoch: 1}).id
+		w.sess[0] = modelSessState{stage: modelWelcomed, gate: modelInside, opened: true, inc: 1, epoch: 1}
 	}
 	copy(x.ops[:], ops)
 	copy(x.results[:], results)
 	for _, op := range ops {
-		begin(opSession(op))
+		begin(modelOpSession(op))
 	}
 	if revoked != 0 {
-		a := m.book.do(claimCall{id: x.claim, fn: claimRevoke, epoch: revoked, inflight: 1})
+		a := m.book.do(modelClaimCall{id: x.claim, fn: modelClaimRevoke, epoch: revoked, inflight: 1})
 		x.claim = a.id
 		for s := sid(1); s <= modelSessions; s++ {
-			if a.close&setOf(s) != 0 {
+			if a.close&modelSetOf(s) != 0 {
 				m.close(&w, s)
 			}
 		}
@@ -172,12 +172,12 @@ func answeredModel(ops []uint8, results []opAnswer, before bool, revoked uint8, 
 		m.closed(&w, ended)
 	}
 	for x.told != 0 {
-		m.tell(&w, nodeA)
+		m.tell(&w, modelNodeA)
 		join()
 	}
 	for s := sid(1); s <= modelSessions; s++ {
 		z := &w.sess[s-1]
-		o.opened[s], o.closed[s] = z.epoch, z.gate != inside
+		o.opened[s], o.closed[s] = z.epoch, z.gate != modelInside
 		for e := uint8(1); e < 8; e++ {
 			if m.book.finds(x.claim, s, e) {
 				o.found = s

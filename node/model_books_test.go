@@ -16,33 +16,33 @@ import (
 // remembered.
 
 // claimBook runs the real claims. A claim is copied before each call, so every state has its own.
-type claimBook struct {
-	without rule
+type modelClaimBook struct {
+	without modelRule
 	real    *claims[sid]
 	list    []*claim[sid] // 0: none
 	ids     map[string]uint16
-	memo    map[claimCall]claimAnswer
+	memo    map[modelClaimCall]modelClaimAnswer
 }
 
-type claimFn uint8
+type modelClaimFn uint8
 
 const (
-	claimBegin claimFn = iota
-	claimLearn
-	claimRevoke
-	claimEnded
-	claimForget
+	modelClaimBegin modelClaimFn = iota
+	modelClaimLearn
+	modelClaimRevoke
+	modelClaimEnded
+	modelClaimForget
 )
 
-type claimCall struct {
+type modelClaimCall struct {
 	id       uint16
-	fn       claimFn
+	fn       modelClaimFn
 	s        sid
 	epoch    uint8
 	inflight uint8 // or the batch answered
 }
 
-type claimAnswer struct {
+type modelClaimAnswer struct {
 	id    uint16
 	open  bool
 	close uint8 // sessions to close
@@ -50,11 +50,11 @@ type claimAnswer struct {
 	epoch uint8
 }
 
-func newClaimBook(without rule) *claimBook {
-	return &claimBook{without: without, real: newClaims[sid](), list: []*claim[sid]{nil}, ids: map[string]uint16{"": 0}, memo: map[claimCall]claimAnswer{}}
+func modelNewClaimBook(without modelRule) *modelClaimBook {
+	return &modelClaimBook{without: without, real: newClaims[sid](), list: []*claim[sid]{nil}, ids: map[string]uint16{"": 0}, memo: map[modelClaimCall]modelClaimAnswer{}}
 }
 
-func (b *claimBook) do(c claimCall) claimAnswer {
+func (b *modelClaimBook) do(c modelClaimCall) modelClaimAnswer {
 	a, ok := b.memo[c]
 	if !ok {
 		a = b.call(c)
@@ -63,14 +63,14 @@ func (b *claimBook) do(c claimCall) claimAnswer {
 	return a
 }
 
-func (b *claimBook) call(c claimCall) (a claimAnswer) {
+func (b *modelClaimBook) call(c modelClaimCall) (a modelClaimAnswer) {
 	e := b.load(c.id)
 	switch c.fn {
-	case claimBegin:
+	case modelClaimBegin:
 		b.real.begin(modelClient, c.s)
-	case claimLearn:
+	case modelClaimLearn:
 		if b.without == ruleEndedClosesLower && (e == nil || !slices.Contains(e.pending, c.s)) {
-			return claimAnswer{id: c.id}
+			return modelClaimAnswer{id: c.id}
 		}
 		if b.without == ruleAnswersInOrder && e != nil {
 			e.highestSeen = 0
@@ -78,44 +78,47 @@ func (b *claimBook) call(c claimCall) (a claimAnswer) {
 		l := b.real.learn(modelClient, c.s, wire.Epoch(c.epoch))
 		a.open = l.open
 		for _, s := range l.close {
-			a.close |= setOf(s)
+			a.close |= modelSetOf(s)
 		}
 		if b.without == ruleClosesLower {
 			a.close = 0
 		}
 		a.wait = a.close
-	case claimRevoke:
+	case modelClaimRevoke:
 		if b.without == ruleRecordRefusal {
 			c.inflight = 0
 		}
 		s, had := b.real.revoke(modelClient, wire.Epoch(c.epoch), uint64(c.inflight))
 		if had {
-			a.close = setOf(s)
+			a.close = modelSetOf(s)
 		}
 		a.wait = a.close
 		if k, ok := any(b.real).(interface {
 			closing(wire.ClientID) []sid
 		}); ok && b.without != ruleWaitForClosing {
 			for _, s := range k.closing(modelClient) {
-				a.wait |= setOf(s)
+				a.wait |= modelSetOf(s)
 			}
 		}
-	case claimEnded:
+	case modelClaimEnded:
 		a.epoch = uint8(b.real.ended(modelClient, c.s))
-	case claimForget:
+	case modelClaimForget:
 		b.real.answered(uint64(c.inflight), []wire.ClientID{modelClient})
 	}
 	a.id = b.store()
 	return a
 }
 
-func (b *claimBook) load(id uint16) *claim[sid] {
+func (b *modelClaimBook) load(id uint16) *claim[sid] {
 	sh := b.real.shard(modelClient)
 	clear(sh.clients)
 	if id == 0 {
 		return nil
 	}
-	e := copyClaim(b.list[id])
+	e := modelCopyClaim(b.list[id])
+	if f := reflect.ValueOf(e).Elem().FieldByName("revoked"); f.IsValid() && b.without == ruleUnregisterRevoked {
+		*(*wire.Epoch)(unsafe.Pointer(f.UnsafeAddr())) = 0
+	}
 	if f := reflect.ValueOf(e).Elem().FieldByName("closing"); f.IsValid() && b.without == ruleWaitForClosing {
 		*(*[]sid)(unsafe.Pointer(f.UnsafeAddr())) = nil
 	}
@@ -123,7 +126,7 @@ func (b *claimBook) load(id uint16) *claim[sid] {
 	return e
 }
 
-func (b *claimBook) store() uint16 {
+func (b *modelClaimBook) store() uint16 {
 	e := b.real.shard(modelClient).clients[modelClient]
 	if e == nil {
 		return 0
@@ -133,13 +136,13 @@ func (b *claimBook) store() uint16 {
 	if !ok {
 		id = uint16(len(b.list))
 		b.ids[key] = id
-		b.list = append(b.list, copyClaim(e))
+		b.list = append(b.list, modelCopyClaim(e))
 	}
 	return id
 }
 
 // copyClaim shares nothing with e, whatever fields a claim has.
-func copyClaim(e *claim[sid]) *claim[sid] {
+func modelCopyClaim(e *claim[sid]) *claim[sid] {
 	c := *e
 	v := reflect.ValueOf(&c).Elem()
 	for i := range v.NumField() {
@@ -155,7 +158,7 @@ func copyClaim(e *claim[sid]) *claim[sid] {
 	return &c
 }
 
-func (b *claimBook) finds(id uint16, s sid, epoch uint8) bool {
+func (b *modelClaimBook) finds(id uint16, s sid, epoch uint8) bool {
 	b.load(id)
 	found, ok := b.real.find(modelClient, wire.Epoch(epoch))
 	return ok && found == s
@@ -164,19 +167,19 @@ func (b *claimBook) finds(id uint16, s sid, epoch uint8) bool {
 // Operations are bytes: bit 7 set for a registration, then the session and the epoch fenced; else the epoch to
 // unregister. 0: none.
 
-func registerOp(s sid, fenced uint8) uint8 { return 0x80 | uint8(s)<<5 | fenced }
+func modelRegisterOp(s sid, fenced uint8) uint8 { return 0x80 | uint8(s)<<5 | fenced }
 
-func isRegister(op uint8) bool { return op&0x80 != 0 }
+func modelIsRegister(op uint8) bool { return op&0x80 != 0 }
 
-func opSession(op uint8) sid { return sid(op >> 5 & 3) }
+func modelOpSession(op uint8) sid { return sid(op >> 5 & 3) }
 
-func opEpoch(op uint8) uint8 { return op & 0x1f }
+func modelOpEpoch(op uint8) uint8 { return op & 0x1f }
 
-func realOp(op uint8) raftfsm.Op {
-	if isRegister(op) {
-		return raftfsm.Op{Kind: raftfsm.Register, Client: modelClient, Session: modelSessionID[opSession(op)], Fenced: wire.Epoch(opEpoch(op))}
+func modelRealOp(op uint8) raftfsm.Op {
+	if modelIsRegister(op) {
+		return raftfsm.Op{Kind: raftfsm.Register, Client: modelClient, Session: modelSessionID[modelOpSession(op)], Fenced: wire.Epoch(modelOpEpoch(op))}
 	}
-	return raftfsm.Op{Kind: raftfsm.Unregister, Client: modelClient, Epoch: wire.Epoch(opEpoch(op))}
+	return raftfsm.Op{Kind: raftfsm.Unregister, Client: modelClient, Epoch: wire.Epoch(modelOpEpoch(op))}
 }
 
 func modelOp(op raftfsm.Op) uint8 {
@@ -185,7 +188,7 @@ func modelOp(op raftfsm.Op) uint8 {
 	}
 	for s := sid(1); s <= modelSessions; s++ {
 		if modelSessionID[s] == op.Session {
-			return registerOp(s, uint8(op.Fenced))
+			return modelRegisterOp(s, uint8(op.Fenced))
 		}
 	}
 	panic("unknown session")
@@ -193,11 +196,11 @@ func modelOp(op raftfsm.Op) uint8 {
 
 // proposer makes the node's real proposer from its state; keep brings the state up to it. It says no if the model's
 // bounds are passed.
-func (x *nodeState) proposer() *proposer {
+func (x *modelNodeState) proposer() *proposer {
 	p := &proposer{}
 	for _, op := range x.queue {
 		if op != 0 {
-			p.queue = append(p.queue, operation{Op: realOp(op)})
+			p.queue = append(p.queue, operation{Op: modelRealOp(op)})
 		}
 	}
 	if x.inflight && !x.early {
@@ -206,13 +209,13 @@ func (x *nodeState) proposer() *proposer {
 	if x.refused {
 		p.refused = []wire.ClientID{modelClient}
 	}
-	if x.phase != living {
+	if x.phase != modelLiving {
 		p.ended = errEnded
 	}
 	return p
 }
 
-func (x *nodeState) keep(p *proposer) bool {
+func (x *modelNodeState) keep(p *proposer) bool {
 	if len(p.queue) > modelBatch {
 		return false
 	}
@@ -224,14 +227,14 @@ func (x *nodeState) keep(p *proposer) bool {
 	return true
 }
 
-func (x *nodeState) add(op uint8) bool {
+func (x *modelNodeState) add(op uint8) bool {
 	p := x.proposer()
-	p.add(operation{Op: realOp(op)})
+	p.add(operation{Op: modelRealOp(op)})
 	return x.keep(p)
 }
 
 // takeBatch puts what is queued in flight.
-func (x *nodeState) takeBatch() bool {
+func (x *modelNodeState) takeBatch() bool {
 	p := x.proposer()
 	ops, err := p.take(context.Background(), uint64(x.seq)+1)
 	if err != nil || !x.keep(p) {
@@ -248,11 +251,11 @@ func (x *nodeState) takeBatch() bool {
 // modelNow is the moment at which a state is looked at; times in it are relative to this.
 const modelNow = 1000 * time.Second
 
-func ago(n uint8) time.Duration { return modelNow - time.Duration(n)*time.Second }
+func modelAgo(n uint8) time.Duration { return modelNow - time.Duration(n)*time.Second }
 
 func (m *model) seconds(n uint8) time.Duration { return time.Duration(n) * time.Second }
 
-func (m *model) holder(x *nodeState) *leaseHolder {
+func (m *model) holder(x *modelNodeState) *leaseHolder {
 	h := &leaseHolder{length: m.seconds(m.cfg.length), margin: m.seconds(m.holderMargin())}
 	if x.lease > 0 {
 		h.until.Store(int64(modelNow + m.seconds(x.lease)))
@@ -275,25 +278,25 @@ func (m *model) grantorMargin() uint8 {
 }
 
 // grantor makes the leader's real grantor from its state; keepGrants brings the state up to it.
-func (m *model) grantor(x *nodeState) *grantor {
+func (m *model) grantor(x *modelNodeState) *grantor {
 	g := newGrantor(uint64(x.leads), m.seconds(m.cfg.length), m.seconds(m.grantorMargin()))
 	for n, s := range x.grants {
 		if s.present {
-			g.granted[modelNodeID(uint8(n))] = &grant{incarnation: wire.Incarnation(s.inc), renewed: ago(s.age), expiring: s.expiring}
+			g.granted[modelNodeID(uint8(n))] = &grant{incarnation: wire.Incarnation(s.inc), renewed: modelAgo(s.age), expiring: s.expiring}
 		}
 	}
 	return g
 }
 
-func (m *model) keepGrants(x *nodeState, g *grantor) {
+func (m *model) keepGrants(x *modelNodeState, g *grantor) {
 	for n := range x.grants {
 		e := g.granted[modelNodeID(uint8(n))]
 		if e == nil {
-			x.grants[n] = grantState{}
+			x.grants[n] = modelGrantState{}
 			continue
 		}
 		age := min((modelNow-e.renewed)/time.Second, time.Duration(m.oldest()))
-		x.grants[n] = grantState{inc: uint8(e.incarnation), age: uint8(age), expiring: e.expiring, present: true}
+		x.grants[n] = modelGrantState{inc: uint8(e.incarnation), age: uint8(age), expiring: e.expiring, present: true}
 	}
 }
 
@@ -303,7 +306,7 @@ func (m *model) oldest() uint8 { return m.cfg.length + m.cfg.margin + 1 }
 func modelNodeID(n uint8) wire.NodeID { return wire.NodeID(n + 1) }
 
 // members is the applied table as the grantor reads it, as far as leases are followed.
-func (m *model) members(t *tableState) []member {
+func (m *model) members(t *modelTableState) []member {
 	out := make([]member, 0, modelNodes)
 	for n, s := range t.nodes {
 		if m.cfg.renews&(1<<n) == 0 {

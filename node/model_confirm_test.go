@@ -14,7 +14,7 @@ import (
 // at which moment a majority of the voters moves on to the next term; the real confirmer runs through it.
 
 // confirmCase is one order of events. Moments: 0 before the round begins, 1 right after, 2 later.
-type confirmCase struct {
+type modelConfirmCase struct {
 	voters   []wire.NodeID // the leader is node 1
 	electors uint8         // voters that elect another leader, as a set of positions
 	elected  int           // the moment at which they do
@@ -23,18 +23,18 @@ type confirmCase struct {
 }
 
 // mutation of the round itself, by what it is told.
-type confirmMutation uint8
+type modelConfirmMutation uint8
 
 const (
-	confirmAsIs confirmMutation = iota
-	countsItselfAlways
-	takesOldAnswers
+	modelConfirmAsIs modelConfirmMutation = iota
+	modelCountsItselfAlways
+	modelTakesOldAnswers
 )
 
-const confirmLeader wire.NodeID = 1
+const modelConfirmLeader wire.NodeID = 1
 
 // confirmed runs one case through the real round; true: it proved the term.
-func (c *confirmCase) confirmed(t *testing.T, how confirmMutation) bool {
+func (c *modelConfirmCase) confirmed(t *testing.T, how modelConfirmMutation) bool {
 	const term = 7
 	at := func(v wire.NodeID) int {
 		for i, id := range c.voters {
@@ -46,17 +46,17 @@ func (c *confirmCase) confirmed(t *testing.T, how confirmMutation) bool {
 		return 0
 	}
 	r := &confirmer{
-		self: confirmLeader, timeout: 1 << 40,
+		self: modelConfirmLeader, timeout: 1 << 40,
 		leading: func() (uint64, bool) { return term, true },
 		voters:  func() ([]wire.NodeID, error) { return c.voters, nil },
 		ask: func(_ context.Context, to wire.NodeID, q wire.ConfirmRequest) (wire.ConfirmReply, error) {
 			i := at(to)
-			if how == countsItselfAlways && to == c.voters[0] { // as if one answer were the leader's own
+			if how == modelCountsItselfAlways && to == c.voters[0] { // as if one answer were the leader's own
 				return wire.ConfirmReply{Nonce: q.Nonce, Term: term}, nil
 			}
 			if c.stale&(1<<i) != 0 {
 				reply := wire.ConfirmReply{Nonce: q.Nonce + 1, Term: term}
-				if how == takesOldAnswers {
+				if how == modelTakesOldAnswers {
 					reply.Nonce = q.Nonce
 				}
 				return reply, nil
@@ -75,16 +75,16 @@ func (c *confirmCase) confirmed(t *testing.T, how confirmMutation) bool {
 }
 
 // eachConfirmCase calls f with every case of a configuration.
-func eachConfirmCase(voters []wire.NodeID, f func(c *confirmCase)) {
+func modelEachConfirmCase(voters []wire.NodeID, f func(c *modelConfirmCase)) {
 	n := len(voters)
 	for electors := range uint8(1 << n) {
-		if !isMajority(count(electors), n) {
+		if !isMajority(modelCount(electors), n) {
 			continue
 		}
 		for elected := range 3 {
 			for stale := range uint8(1 << n) {
-				for code := range pow(3, n) {
-					c := confirmCase{voters: voters, electors: electors, elected: elected, stale: stale}
+				for code := range modelPow(3, n) {
+					c := modelConfirmCase{voters: voters, electors: electors, elected: elected, stale: stale}
 					rest := code
 					for i := range n {
 						c.answers[i], rest = rest%3, rest/3
@@ -96,7 +96,7 @@ func eachConfirmCase(voters []wire.NodeID, f func(c *confirmCase)) {
 	}
 }
 
-func pow(b, n int) int {
+func modelPow(b, n int) int {
 	p := 1
 	for range n {
 		p *= b
@@ -105,19 +105,19 @@ func pow(b, n int) int {
 }
 
 // wrong: the term was proved though another leader had been elected before the round began.
-func (c *confirmCase) wrong(t *testing.T, how confirmMutation) bool {
+func (c *modelConfirmCase) wrong(t *testing.T, how modelConfirmMutation) bool {
 	if c.elected != 0 {
 		return false
 	}
 	for i, v := range c.voters {
-		if v == confirmLeader && c.electors&(1<<i) != 0 {
+		if v == modelConfirmLeader && c.electors&(1<<i) != 0 {
 			return false // it would know
 		}
 	}
 	return c.confirmed(t, how)
 }
 
-func confirmConfigs() map[string][]wire.NodeID {
+func modelConfirmConfigs() map[string][]wire.NodeID {
 	return map[string][]wire.NodeID{
 		"three voters":                   {1, 2, 3},
 		"a leader that is no voter":      {2, 3, 4},
@@ -128,26 +128,26 @@ func confirmConfigs() map[string][]wire.NodeID {
 }
 
 func TestModelConfirm(t *testing.T) {
-	for name, voters := range confirmConfigs() {
+	for name, voters := range modelConfirmConfigs() {
 		t.Run(name, func(t *testing.T) {
 			proved := 0
-			eachConfirmCase(voters, func(c *confirmCase) {
-				if c.wrong(t, confirmAsIs) {
+			modelEachConfirmCase(voters, func(c *modelConfirmCase) {
+				if c.wrong(t, modelConfirmAsIs) {
 					t.Fatalf("a deposed term was confirmed: %+v", *c)
 				}
-				if c.elected == 2 && c.stale == 0 && c.answers == ([5]int{0: 1, 1: min(1, len(voters)-1), 2: max(0, min(1, len(voters)-2))}) && c.confirmed(t, confirmAsIs) {
+				if c.elected == 2 && c.stale == 0 && c.answers == ([5]int{0: 1, 1: min(1, len(voters)-1), 2: max(0, min(1, len(voters)-2))}) && c.confirmed(t, modelConfirmAsIs) {
 					proved++
 				}
 			})
 			if proved == 0 {
 				t.Error("a term that nobody contests is not confirmed")
 			}
-			for _, how := range []confirmMutation{countsItselfAlways, takesOldAnswers} {
-				if how == countsItselfAlways && (voters[0] == confirmLeader || len(voters)%2 == 0) || len(voters) == 2 && voters[0] == confirmLeader {
+			for _, how := range []modelConfirmMutation{modelCountsItselfAlways, modelTakesOldAnswers} {
+				if how == modelCountsItselfAlways && (voters[0] == modelConfirmLeader || len(voters)%2 == 0) || len(voters) == 2 && voters[0] == modelConfirmLeader {
 					continue // no majority without the leader, or none of a single answer more
 				}
 				found := false
-				eachConfirmCase(voters, func(c *confirmCase) { found = found || c.wrong(t, how) })
+				modelEachConfirmCase(voters, func(c *modelConfirmCase) { found = found || c.wrong(t, how) })
 				if !found {
 					t.Errorf("mutation %d is not noticed", how)
 				}

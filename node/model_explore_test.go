@@ -8,7 +8,7 @@ import (
 )
 
 // finding is the outcome of an exploration.
-type finding struct {
+type modelFinding struct {
 	states    int
 	depth     int
 	complete  bool // every state within the bounds was seen
@@ -19,19 +19,19 @@ type finding struct {
 var modelSeeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
 // fingerprint stands for a state: of a million states two agree with a probability of 10⁻²⁶.
-func fingerprint(w *world) [2]uint64 {
+func modelFingerprint(w *modelWorld) [2]uint64 {
 	return [2]uint64{maphash.Comparable(modelSeeds[0], *w), maphash.Comparable(modelSeeds[1], *w)}
 }
 
-func newModel(cfg modelConfig, without rule) *model {
-	return &model{cfg: cfg, without: without, book: newClaimBook(without), logs: newLogBook(without)}
+func newModel(cfg modelConfig, without modelRule) *model {
+	return &model{cfg: cfg, without: without, book: modelNewClaimBook(without), logs: modelNewLogBook(without)}
 }
 
 // explore visits the states of a configuration breadth first, so that the first violation found has the shortest trace.
-func explore(cfg modelConfig, without rule) finding {
+func modelExplore(cfg modelConfig, without modelRule) modelFinding {
 	m := newModel(cfg, without)
 	type reached struct {
-		w  world
+		w  modelWorld
 		id uint32
 	}
 	type origin struct {
@@ -39,18 +39,18 @@ func explore(cfg modelConfig, without rule) finding {
 		by   action
 	}
 	first := m.start()
-	seen := map[[2]uint64]struct{}{fingerprint(&first): {}}
+	seen := map[[2]uint64]struct{}{modelFingerprint(&first): {}}
 	origins := []origin{{}}
 	layer := []reached{{first, 0}}
-	f := finding{}
+	f := modelFinding{}
 	var next []reached
 	var from uint32
-	m.emit = func(by action, w *world) {
+	m.emit = func(by action, w *modelWorld) {
 		if f.violation != "" {
 			return
 		}
 		m.check(w)
-		h := fingerprint(w)
+		h := modelFingerprint(w)
 		if _, ok := seen[h]; ok && m.violation == "" {
 			return
 		}
@@ -91,14 +91,14 @@ func explore(cfg modelConfig, without rule) finding {
 }
 
 // walk follows one random way from the start for so many steps. It sees less than explore does, but from further away.
-func (m *model) walk(seed uint64, steps int) (f finding) {
+func (m *model) walk(seed uint64, steps int) (f modelFinding) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := m.start()
 	for f.depth < steps && f.violation == "" {
 		n := 0
-		var chosen world
+		var chosen modelWorld
 		var by action
-		m.emit = func(a action, next *world) {
+		m.emit = func(a action, next *modelWorld) {
 			if n++; rng.IntN(n) == 0 {
 				chosen, by = *next, a
 			}
@@ -122,7 +122,7 @@ func (m *model) walk(seed uint64, steps int) (f finding) {
 }
 
 // story is the trace in words.
-func (f finding) story() string {
+func (f modelFinding) story() string {
 	var b strings.Builder
 	for i, a := range f.trace {
 		fmt.Fprintf(&b, "\n%3d  %s", i+1, a)
@@ -131,7 +131,7 @@ func (f finding) story() string {
 }
 
 func (a action) String() string {
-	n, x := nodeName(a.a), nodeName(a.b)
+	n, x := modelNodeName(a.a), modelNodeName(a.b)
 	asker := fmt.Sprintf("session %d's Revoke of epoch %d", a.a, a.c)
 	if a.a == modelSessions+1 {
 		asker = fmt.Sprintf("the late or kicking Revoke of epoch %d", a.c)

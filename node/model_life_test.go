@@ -10,17 +10,17 @@ import (
 
 // The steps of incarnations, leaders, leases and clocks, in the order in which life.go, lead.go and confirm.go make them.
 
-func (m *model) lifeSteps(w *world) (progress bool) {
-	try := func(a action, step func(w *world) bool) bool { return m.try(w, a, step) }
+func (m *model) lifeSteps(w *modelWorld) (progress bool) {
+	try := func(a action, step func(w *modelWorld) bool) bool { return m.try(w, a, step) }
 	for n := range uint8(modelNodes) {
 		a := func(kind uint8) action { return action{kind, n, 0, 0} }
-		must := func(kind uint8, step func(w *world, n uint8) bool) {
-			if try(a(kind), func(w *world) bool { return step(w, n) }) {
+		must := func(kind uint8, step func(w *modelWorld, n uint8) bool) {
+			if try(a(kind), func(w *modelWorld) bool { return step(w, n) }) {
 				progress = true
 			}
 		}
-		may := func(kind uint8, step func(w *world, n uint8) bool) {
-			try(a(kind), func(w *world) bool { return step(w, n) })
+		may := func(kind uint8, step func(w *modelWorld, n uint8) bool) {
+			try(a(kind), func(w *modelWorld) bool { return step(w, n) })
 		}
 		must(actEnd, m.watchEnd)
 		must(actOver, m.lifeOver)
@@ -43,16 +43,16 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 			may(actExpire, m.proposeExpire)
 		}
 		for x := range uint8(modelNodes) {
-			if try(action{actProposeUp, n, x, 0}, func(w *world) bool { return m.proposeUp(w, n, x) }) {
+			if try(action{actProposeUp, n, x, 0}, func(w *modelWorld) bool { return m.proposeUp(w, n, x) }) {
 				progress = true
 			}
 			if !m.cfg.raft {
 				continue
 			}
-			if try(action{actReplicate, n, x, 0}, func(w *world) bool { return m.replicate(w, n, x) }) {
+			if try(action{actReplicate, n, x, 0}, func(w *modelWorld) bool { return m.replicate(w, n, x) }) {
 				progress = true
 			}
-			try(action{actElect, n, x, 0}, func(w *world) bool {
+			try(action{actElect, n, x, 0}, func(w *modelWorld) bool {
 				if w.left.elections == 0 || m.cfg.elect != nil && !slices.Contains(m.cfg.elect, [2]uint8{n, x}) {
 					return false
 				}
@@ -60,9 +60,9 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 				return m.elect(w, n, x)
 			})
 			if m.cfg.timed {
-				try(action{actReceive, n, x, 0}, func(w *world) bool { return m.receive(w, n, x) })
-				try(action{actAsk, n, x, 0}, func(w *world) bool { return m.ask(w, n, x) })
-				try(action{actConfirm, n, x, 0}, func(w *world) bool { return m.confirm(w, n, x) })
+				try(action{actReceive, n, x, 0}, func(w *modelWorld) bool { return m.receive(w, n, x) })
+				try(action{actAsk, n, x, 0}, func(w *modelWorld) bool { return m.ask(w, n, x) })
+				try(action{actConfirm, n, x, 0}, func(w *modelWorld) bool { return m.confirm(w, n, x) })
 			}
 		}
 	}
@@ -70,10 +70,10 @@ func (m *model) lifeSteps(w *world) (progress bool) {
 }
 
 // watchEnd: the node's own table says that its incarnation is over.
-func (m *model) watchEnd(w *world, n uint8) bool {
+func (m *model) watchEnd(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	t := m.applied(w, n).nodes[n]
-	if x.phase != living || t.inc == x.inc && t.live || t.inc < x.inc {
+	if x.phase != modelLiving || t.inc == x.inc && t.live || t.inc < x.inc {
 		return false
 	}
 	m.endLife(w, n)
@@ -81,9 +81,9 @@ func (m *model) watchEnd(w *world, n uint8) bool {
 }
 
 // endLife is liveOnce after the end of the life's context: the lease is dropped, all sessions are closed.
-func (m *model) endLife(w *world, n uint8) {
+func (m *model) endLife(w *modelWorld, n uint8) {
 	x := &w.nodes[n]
-	x.phase = ending
+	x.phase = modelEnding
 	if m.without != ruleDropLease {
 		x.lease = 0
 	}
@@ -95,8 +95,8 @@ func (m *model) endLife(w *world, n uint8) {
 }
 
 // giveUp: the life ends for a reason of its own, with the lease still there.
-func (m *model) giveUp(w *world, n uint8) bool {
-	if w.left.ends == 0 || w.nodes[n].phase != living || m.cfg.renews&(1<<n) == 0 {
+func (m *model) giveUp(w *modelWorld, n uint8) bool {
+	if w.left.ends == 0 || w.nodes[n].phase != modelLiving || m.cfg.renews&(1<<n) == 0 {
 		return false
 	}
 	w.left.ends--
@@ -105,23 +105,23 @@ func (m *model) giveUp(w *world, n uint8) bool {
 }
 
 // lifeOver: all sessions are fenced and all goroutines of the life have ended; the boot counter is raised.
-func (m *model) lifeOver(w *world, n uint8) bool {
+func (m *model) lifeOver(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
-	if x.phase != ending || x.told != 0 || x.boot == modelLives {
+	if x.phase != modelEnding || x.told != 0 || x.boot == modelLives {
 		return false
 	}
 	for s := sid(1); s <= modelSessions; s++ {
 		z := &w.sess[s-1]
-		if m.cfg.place[s-1] != n || z.gate == outside || z.gate == gone {
+		if m.cfg.place[s-1] != n || z.gate == modelOutside || z.gate == modelGone {
 			continue
 		}
-		if z.gate == joined {
-			z.gate = gone
+		if z.gate == modelJoined {
+			z.gate = modelGone
 		} else if m.without != ruleCloseBeforeBoot {
 			return false
 		}
 	}
-	if x.renew.stage != noRenewal {
+	if x.renew.stage != modelNoRenewal {
 		m.loseRenewal(w, n)
 	}
 	m.rise(x)
@@ -132,41 +132,41 @@ func (m *model) lifeOver(w *world, n uint8) bool {
 }
 
 // rise: a process without an incarnation, that proposes its NodeUp.
-func (m *model) rise(x *nodeState) {
-	x.phase, x.inc = rising, 0
+func (m *model) rise(x *modelNodeState) {
+	x.phase, x.inc = modelRising, 0
 	x.boot++
 	x.seq, x.inflight, x.told, x.refused, x.early, x.claim = 0, false, 0, false, false, 0
-	x.ops, x.queue, x.results = [modelBatch]uint8{}, [modelBatch]uint8{}, [modelBatch]opAnswer{}
+	x.ops, x.queue, x.results = [modelBatch]uint8{}, [modelBatch]uint8{}, [modelBatch]modelOpAnswer{}
 }
 
-func (m *model) crash(w *world, n uint8) bool {
+func (m *model) crash(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
-	if w.left.crashes == 0 || x.phase == crashed || !m.cfg.raft && n == m.cfg.leader {
+	if w.left.crashes == 0 || x.phase == modelCrashed || !m.cfg.raft && n == m.cfg.leader {
 		return false
 	}
 	w.left.crashes--
 	m.depose(w, n)
 	for s := sid(1); s <= modelSessions; s++ {
 		z := &w.sess[s-1]
-		if m.cfg.place[s-1] == n && z.gate != outside {
-			*z = sessState{stage: z.stage, gate: gone}
-			w.revokes[s-1] = revokeState{}
+		if m.cfg.place[s-1] == n && z.gate != modelOutside {
+			*z = modelSessState{stage: z.stage, gate: modelGone}
+			w.revokes[s-1] = modelRevokeState{}
 		}
 	}
 	for i := range w.revokes {
-		if r := &w.revokes[i]; r.stage == revokeWaits && r.node == n {
-			r.stage, r.wait = revokeAsked, 0
+		if r := &w.revokes[i]; r.stage == modelRevokeWaits && r.node == n {
+			r.stage, r.wait = modelRevokeAsked, 0
 		}
 	}
 	m.loseRenewal(w, n)
-	*x = nodeState{log: x.log, last: x.last, applied: x.applied, term: x.term, boot: x.boot}
+	*x = modelNodeState{log: x.log, last: x.last, applied: x.applied, term: x.term, boot: x.boot}
 	m.setClocks(w)
 	return true
 }
 
-func (m *model) restart(w *world, n uint8) bool {
+func (m *model) restart(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
-	if x.phase != crashed {
+	if x.phase != modelCrashed {
 		return false
 	}
 	m.rise(x)
@@ -174,37 +174,37 @@ func (m *model) restart(w *world, n uint8) bool {
 	return true
 }
 
-func (m *model) proposeUp(w *world, n, x uint8) bool {
+func (m *model) proposeUp(w *modelWorld, n, x uint8) bool {
 	c, l := &w.nodes[n], &w.nodes[x]
-	if c.phase != rising || l.leads == 0 || !l.ready || m.applied(w, x).nodes[n].boot >= c.boot {
+	if c.phase != modelRising || l.leads == 0 || !l.ready || m.applied(w, x).nodes[n].boot >= c.boot {
 		return false
 	}
-	return m.propose(w, x, entry{kind: raftfsm.KindNodeUp, node: n, boot: c.boot})
+	return m.propose(w, x, modelEntry{kind: raftfsm.KindNodeUp, node: n, boot: c.boot})
 }
 
 // up: the NodeUp was answered and applied here; a life begins.
-func (m *model) up(w *world, n uint8) bool {
+func (m *model) up(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	t := m.applied(w, n).nodes[n]
-	if x.phase != rising || t.boot != x.boot {
+	if x.phase != modelRising || t.boot != x.boot {
 		return false
 	}
-	x.phase, x.inc = living, t.inc
+	x.phase, x.inc = modelLiving, t.inc
 	return true
 }
 
 // expireNow ends an incarnation in worlds without time.
-func (m *model) expireNow(w *world, n uint8) bool {
+func (m *model) expireNow(w *modelWorld, n uint8) bool {
 	t := m.committed(w).nodes[n]
 	if m.cfg.timed || w.left.expiries == 0 || !t.live || w.nodes[m.cfg.leader].leads == 0 {
 		return false
 	}
 	w.left.expiries--
-	return m.propose(w, m.cfg.leader, entry{kind: raftfsm.KindNodeExpire, node: n, inc: t.inc, decided: w.nodes[m.cfg.leader].leads})
+	return m.propose(w, m.cfg.leader, modelEntry{kind: raftfsm.KindNodeExpire, node: n, inc: t.inc, decided: w.nodes[m.cfg.leader].leads})
 }
 
 // serve: the barrier of the term was applied; the grantor is made.
-func (m *model) serve(w *world, n uint8) bool {
+func (m *model) serve(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	if x.leads == 0 || x.ready || !m.pastBarrier(w, n) && m.without != ruleBarrier {
 		return false
@@ -222,7 +222,7 @@ func (m *model) serve(w *world, n uint8) bool {
 }
 
 // tick: a node's clock goes on, no further ahead of the slowest than the settings allow.
-func (m *model) tick(w *world, n uint8) bool {
+func (m *model) tick(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	if m.cfg.timed && m.cfg.spread == 0 { // all clocks go alike
 		for i := range w.nodes {
@@ -230,7 +230,7 @@ func (m *model) tick(w *world, n uint8) bool {
 		}
 		return n == 0
 	}
-	if !m.cfg.timed || x.phase == crashed || x.clock == m.cfg.spread {
+	if !m.cfg.timed || x.phase == modelCrashed || x.clock == m.cfg.spread {
 		return false
 	}
 	x.clock++
@@ -239,7 +239,7 @@ func (m *model) tick(w *world, n uint8) bool {
 	return true
 }
 
-func (m *model) advance(w *world, n uint8) {
+func (m *model) advance(w *modelWorld, n uint8) {
 	x := &w.nodes[n]
 	x.lease -= min(x.lease, 1)
 	for i := range x.grants {
@@ -249,53 +249,53 @@ func (m *model) advance(w *world, n uint8) {
 	}
 	for i := range w.nodes {
 		r := &w.nodes[i].renew
-		if r.stage != noRenewal && i == int(n) {
+		if r.stage != modelNoRenewal && i == int(n) {
 			r.sent = min(r.sent+1, m.cfg.length)
 		}
-		if (r.stage == renewReceived || r.stage == renewConfirmed) && r.leader == n {
+		if (r.stage == modelRenewReceived || r.stage == modelRenewConfirmed) && r.leader == n {
 			r.received = min(r.received+1, m.oldest())
 		}
 	}
 }
 
 // setClocks measures the clocks of living processes from the slowest one.
-func (m *model) setClocks(w *world) {
+func (m *model) setClocks(w *modelWorld) {
 	if !m.cfg.timed {
 		return
 	}
 	low := uint8(255)
 	for n := range w.nodes {
-		if w.nodes[n].phase != crashed {
+		if w.nodes[n].phase != modelCrashed {
 			low = min(low, w.nodes[n].clock)
 		}
 	}
 	for n := range w.nodes {
-		if x := &w.nodes[n]; x.phase != crashed {
+		if x := &w.nodes[n]; x.phase != modelCrashed {
 			x.clock -= low
 		}
 	}
 }
 
-func (m *model) sendRenewal(w *world, n uint8) bool {
+func (m *model) sendRenewal(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
-	if !m.cfg.timed || m.cfg.renews&(1<<n) == 0 || x.phase != living || x.renew.stage != noRenewal || w.left.renewals == 0 {
+	if !m.cfg.timed || m.cfg.renews&(1<<n) == 0 || x.phase != modelLiving || x.renew.stage != modelNoRenewal || w.left.renewals == 0 {
 		return false
 	}
 	w.left.renewals--
-	x.renew = renewState{stage: renewSent, inc: x.inc}
+	x.renew = modelRenewState{stage: modelRenewSent, inc: x.inc}
 	return true
 }
 
 // receive: the renewal of n reaches x, which believes to lead; it joins the next round of ConfirmTerm.
-func (m *model) receive(w *world, n, x uint8) bool {
+func (m *model) receive(w *modelWorld, n, x uint8) bool {
 	r, l := &w.nodes[n].renew, &w.nodes[x]
-	if r.stage != renewSent || !m.linked(n, x) || l.leads == 0 || !l.ready {
+	if r.stage != modelRenewSent || !m.linked(n, x) || l.leads == 0 || !l.ready {
 		return false
 	}
-	r.stage, r.received, r.leader, r.term, r.electedBefore = renewReceived, 0, x, l.leads, w.elected
+	r.stage, r.received, r.leader, r.term, r.electedBefore = modelRenewReceived, 0, x, l.leads, w.elected
 	switch {
 	case m.without == ruleConfirm:
-		r.stage = renewConfirmed
+		r.stage = modelRenewConfirmed
 	case m.without == ruleNextRound && l.round.on:
 		l.round.who |= 1 << n
 	default:
@@ -304,20 +304,20 @@ func (m *model) receive(w *world, n, x uint8) bool {
 	return true
 }
 
-func (m *model) startRound(w *world, x uint8) bool {
+func (m *model) startRound(w *modelWorld, x uint8) bool {
 	l := &w.nodes[x]
 	if l.leads == 0 || !l.ready || l.round.on || l.next == 0 {
 		return false
 	}
-	l.round = roundState{on: true, yes: 1 << x, who: l.next, electedBefore: w.elected}
+	l.round = modelRoundState{on: true, yes: 1 << x, who: l.next, electedBefore: w.elected}
 	l.next = 0
 	return true
 }
 
 // ask: voter y reads the question of x's round; its answer is on its way.
-func (m *model) ask(w *world, x, y uint8) bool {
+func (m *model) ask(w *modelWorld, x, y uint8) bool {
 	l, v := &w.nodes[x], &w.nodes[y]
-	if !l.round.on || !m.linked(x, y) || v.phase == crashed || (l.round.yes|l.round.answers)&(1<<y) != 0 {
+	if !l.round.on || !m.linked(x, y) || v.phase == modelCrashed || (l.round.yes|l.round.answers)&(1<<y) != 0 {
 		return false
 	}
 	if !confirms(wire.ConfirmReply{Nonce: 1, Term: uint64(v.term)}, 1, uint64(l.leads)) {
@@ -328,46 +328,46 @@ func (m *model) ask(w *world, x, y uint8) bool {
 }
 
 // confirm: voter y's answer arrives.
-func (m *model) confirm(w *world, x, y uint8) bool {
+func (m *model) confirm(w *modelWorld, x, y uint8) bool {
 	l := &w.nodes[x]
 	if !l.round.on || l.round.answers&(1<<y) == 0 {
 		return false
 	}
 	l.round.answers &^= 1 << y
 	l.round.yes |= 1 << y
-	if !isMajority(count(l.round.yes), modelNodes) {
+	if !isMajority(modelCount(l.round.yes), modelNodes) {
 		return true
 	}
 	if l.round.electedBefore > l.leads {
 		m.broken("ConfirmTerm confirmed term %d, though term %d had a leader when the round began", l.leads, l.round.electedBefore)
 	}
 	for n := range w.nodes {
-		if r := &w.nodes[n].renew; l.round.who&(1<<n) != 0 && r.stage == renewReceived && r.leader == x && r.term == l.leads {
-			r.stage = renewConfirmed
+		if r := &w.nodes[n].renew; l.round.who&(1<<n) != 0 && r.stage == modelRenewReceived && r.leader == x && r.term == l.leads {
+			r.stage = modelRenewConfirmed
 		}
 	}
-	l.round = roundState{}
+	l.round = modelRoundState{}
 	return true
 }
 
 // decide: the leader grants or refuses the renewal of n, which was confirmed.
-func (m *model) decide(w *world, n uint8) bool {
+func (m *model) decide(w *modelWorld, n uint8) bool {
 	r := &w.nodes[n].renew
-	if r.stage != renewConfirmed {
+	if r.stage != modelRenewConfirmed {
 		return false
 	}
 	l := &w.nodes[r.leader]
 	if l.leads != r.term || !l.ready {
-		*r = renewState{}
+		*r = modelRenewState{}
 		return true
 	}
 	g := m.grantor(l)
 	t := m.applied(w, r.leader).nodes[n]
-	code := g.renew(ago(r.received), member{node: modelNodeID(n), incarnation: wire.Incarnation(t.inc), live: t.live}, wire.Incarnation(r.inc))
+	code := g.renew(modelAgo(r.received), member{node: modelNodeID(n), incarnation: wire.Incarnation(t.inc), live: t.live}, wire.Incarnation(r.inc))
 	m.keepGrants(l, g)
-	*r = renewState{stage: renewRefused, inc: r.inc, sent: r.sent, electedBefore: r.electedBefore, term: r.term}
+	*r = modelRenewState{stage: modelRenewRefused, inc: r.inc, sent: r.sent, electedBefore: r.electedBefore, term: r.term}
 	if code == wire.OK {
-		r.stage = renewGranted
+		r.stage = modelRenewGranted
 		if r.electedBefore > r.term {
 			m.broken("the leader of term %d granted a lease asked for after term %d had a leader", r.term, r.electedBefore)
 		}
@@ -377,21 +377,21 @@ func (m *model) decide(w *world, n uint8) bool {
 }
 
 // takeReply: the node hears the leader's answer. The goroutine that renews ends after the life's context does.
-func (m *model) takeReply(w *world, n uint8) bool {
+func (m *model) takeReply(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	r := x.renew
-	if r.stage != renewGranted && r.stage != renewRefused {
+	if r.stage != modelRenewGranted && r.stage != modelRenewRefused {
 		return false
 	}
-	x.renew = renewState{}
-	if r.stage == renewRefused {
-		if x.phase == living {
+	x.renew = modelRenewState{}
+	if r.stage == modelRenewRefused {
+		if x.phase == modelLiving {
 			m.endLife(w, n)
 		}
 		return true
 	}
 	h := m.holder(x)
-	sent := ago(r.sent)
+	sent := modelAgo(r.sent)
 	if m.without == ruleFromSendTime {
 		sent = modelNow
 	}
@@ -403,7 +403,7 @@ func (m *model) takeReply(w *world, n uint8) bool {
 }
 
 // giveUpRenewal: the asker has waited long enough.
-func (m *model) giveUpRenewal(w *world, n uint8) bool {
+func (m *model) giveUpRenewal(w *modelWorld, n uint8) bool {
 	if w.left.losses == 0 {
 		return false
 	}
@@ -412,9 +412,9 @@ func (m *model) giveUpRenewal(w *world, n uint8) bool {
 }
 
 // loseRenewal: the asker stops waiting.
-func (m *model) loseRenewal(w *world, n uint8) bool {
+func (m *model) loseRenewal(w *modelWorld, n uint8) bool {
 	r := &w.nodes[n].renew
-	if r.stage == noRenewal {
+	if r.stage == modelNoRenewal {
 		return false
 	}
 	for i := range w.nodes {
@@ -422,12 +422,12 @@ func (m *model) loseRenewal(w *world, n uint8) bool {
 		l.next &^= 1 << n
 		l.round.who &^= 1 << n
 	}
-	*r = renewState{}
+	*r = modelRenewState{}
 	return true
 }
 
 // mark is a turn of lead.serve: timers follow the table, and what has run out is marked and to be proposed.
-func (m *model) mark(w *world, x uint8) bool {
+func (m *model) mark(w *modelWorld, x uint8) bool {
 	l := &w.nodes[x]
 	if !m.cfg.timed || l.leads == 0 || !l.ready {
 		return false
@@ -437,12 +437,12 @@ func (m *model) mark(w *world, x uint8) bool {
 	g.observe(modelNow, list)
 	before := l.grants
 	var due []member
-	if l.decided == (decision{}) {
+	if l.decided == (modelDecision{}) {
 		due = g.expired(modelNow, list)
 	}
 	m.keepGrants(l, g)
 	for _, d := range due {
-		l.decided = decision{uint8(d.node - 1), uint8(d.incarnation), l.leads}
+		l.decided = modelDecision{uint8(d.node - 1), uint8(d.incarnation), l.leads}
 	}
 	if m.without == ruleMarkExpiring {
 		for n := range l.grants {
@@ -453,15 +453,15 @@ func (m *model) mark(w *world, x uint8) bool {
 }
 
 // proposeExpire: what was decided is put into the log, in whatever term this node leads by then.
-func (m *model) proposeExpire(w *world, x uint8) bool {
+func (m *model) proposeExpire(w *modelWorld, x uint8) bool {
 	l := &w.nodes[x]
 	d := l.decided
-	if d == (decision{}) {
+	if d == (modelDecision{}) {
 		return false
 	}
-	l.decided = decision{}
+	l.decided = modelDecision{}
 	if l.leads != 0 {
-		m.propose(w, x, entry{kind: raftfsm.KindNodeExpire, node: d.node, inc: d.inc, decided: d.term})
+		m.propose(w, x, modelEntry{kind: raftfsm.KindNodeExpire, node: d.node, inc: d.inc, decided: d.term})
 	}
 	return true
 }

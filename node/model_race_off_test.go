@@ -2,4 +2,4 @@
 
 package node
 
-const raceDetector = false
+const modelRaceDetector = false

@@ -2,4 +2,4 @@
 
 package node
 
-const raceDetector = true
+const modelRaceDetector = true

@@ -9,7 +9,7 @@ import (
 // commits by its own term are Raft's; what is left out is how the messages get there.
 
 // entry is a log entry. Batches carry their operations; term is the entry's own, until the term that a NodeExpire names.
-type entry struct {
+type modelEntry struct {
 	kind            raftfsm.Kind
 	term            uint8 // 0: not in a log yet
 	node, inc, boot uint8
@@ -18,21 +18,21 @@ type entry struct {
 }
 
 // tableState is what the model wants to know of a table.
-type tableState struct {
+type modelTableState struct {
 	nodes [modelNodes]struct {
 		live           bool
 		inc, boot, seq uint8
-		results        [modelBatch]opAnswer // of its last batch
+		results        [modelBatch]modelOpAnswer // of its last batch
 	}
 	row struct {
 		live             bool
 		node, inc, epoch uint8
 	}
-	path []told // what leads here
+	path []modelTold // what leads here
 }
 
 // told is a command as a Table was told it.
-type told struct {
+type modelTold struct {
 	term uint64
 	cmd  *raftfsm.Command
 }
@@ -40,23 +40,23 @@ type told struct {
 // logBook interns entries and tables. Tables are real ones: each is made by applying its entries to a new Table, and two
 // are the same state if their hashes are equal. Indexes are left out, so that the same table is reached by many ways; no
 // decision reads them.
-type logBook struct {
-	without rule
-	entries []entry
-	ids     map[entry]uint16
-	tables  []tableState
+type modelLogBook struct {
+	without modelRule
+	entries []modelEntry
+	ids     map[modelEntry]uint16
+	tables  []modelTableState
 	hashes  map[uint64]uint16
 	memo    map[[2]uint16]uint16
 }
 
-func newLogBook(without rule) *logBook {
-	return &logBook{
-		without: without, entries: []entry{{}}, ids: map[entry]uint16{}, tables: []tableState{{}},
+func modelNewLogBook(without modelRule) *modelLogBook {
+	return &modelLogBook{
+		without: without, entries: []modelEntry{{}}, ids: map[modelEntry]uint16{}, tables: []modelTableState{{}},
 		hashes: map[uint64]uint16{}, memo: map[[2]uint16]uint16{},
 	}
 }
 
-func (b *logBook) intern(e entry) uint16 {
+func (b *modelLogBook) intern(e modelEntry) uint16 {
 	id, ok := b.ids[e]
 	if !ok {
 		id = uint16(len(b.entries))
@@ -67,7 +67,7 @@ func (b *logBook) intern(e entry) uint16 {
 }
 
 // apply is the table after one more entry. Table 0 is the empty one.
-func (b *logBook) apply(table, id uint16) uint16 {
+func (b *modelLogBook) apply(table, id uint16) uint16 {
 	key := [2]uint16{table, id}
 	next, ok := b.memo[key]
 	if !ok {
@@ -77,20 +77,20 @@ func (b *logBook) apply(table, id uint16) uint16 {
 	return next
 }
 
-func (b *logBook) replay(table, id uint16) uint16 {
+func (b *modelLogBook) replay(table, id uint16) uint16 {
 	t := raftfsm.NewTable()
 	before := b.tables[table]
 	for _, old := range before.path {
 		t.Apply(1, old.term, old.cmd)
 	}
 	e := b.entries[id]
-	last := told{uint64(e.term), b.command(before, e)}
+	last := modelTold{uint64(e.term), b.command(before, e)}
 	r := t.Apply(1, last.term, last.cmd)
 	h := t.Hash()
 	if same, ok := b.hashes[h]; ok {
 		return same
 	}
-	after := tableState{nodes: before.nodes, path: append(before.path[:len(before.path):len(before.path)], last)}
+	after := modelTableState{nodes: before.nodes, path: append(before.path[:len(before.path):len(before.path)], last)}
 	for n := range after.nodes {
 		x := &after.nodes[n]
 		x.live, x.inc, x.boot = false, 0, 0
@@ -100,16 +100,16 @@ func (b *logBook) replay(table, id uint16) uint16 {
 		x := &after.nodes[node.ID-1]
 		x.live, x.inc, x.boot = node.State != raftfsm.Down, uint8(node.Incarnation), uint8(node.Boot)
 		if x.inc != before.nodes[node.ID-1].inc {
-			x.seq, x.results = 0, [modelBatch]opAnswer{}
+			x.seq, x.results = 0, [modelBatch]modelOpAnswer{}
 		}
 	}
 	v.Close()
 	if e.kind == raftfsm.KindBatch && r.Code == wire.OK {
 		x := &after.nodes[e.node]
 		x.seq = e.seq
-		x.results = [modelBatch]opAnswer{}
+		x.results = [modelBatch]modelOpAnswer{}
 		for i, o := range r.Ops {
-			x.results[i] = opAnswer{code: uint8(o.Code), epoch: uint8(o.Epoch), inc: uint8(o.Incarnation)}
+			x.results[i] = modelOpAnswer{code: uint8(o.Code), epoch: uint8(o.Epoch), inc: uint8(o.Incarnation)}
 			if o.Node != 0 {
 				x.results[i].node = uint8(o.Node - 1)
 			}
@@ -127,13 +127,13 @@ func (b *logBook) replay(table, id uint16) uint16 {
 
 // command is the entry as the Table reads it. Rules of the Table are taken away by changing what it is told, by t, the
 // table that it meets.
-func (b *logBook) command(t tableState, e entry) *raftfsm.Command {
+func (b *modelLogBook) command(t modelTableState, e modelEntry) *raftfsm.Command {
 	c := &raftfsm.Command{Kind: e.kind, Node: modelNodeID(e.node), Incarnation: wire.Incarnation(e.inc), Boot: wire.Boot(e.boot), Seq: uint64(e.seq), Term: uint64(e.decided)}
 	switch e.kind {
 	case raftfsm.KindInit:
 		c.ClusterID = 1
 	case raftfsm.KindNodeJoin:
-		c.Name = nodeName(e.node)
+		c.Name = modelNodeName(e.node)
 	case raftfsm.KindNodeExpire:
 		if b.without == ruleExpireNamesTerm {
 			c.Term = uint64(e.term)
@@ -146,7 +146,7 @@ func (b *logBook) command(t tableState, e entry) *raftfsm.Command {
 			if op == 0 {
 				continue
 			}
-			o := realOp(op)
+			o := modelRealOp(op)
 			if b.without == ruleFencedIsEqual && o.Fenced != 0 && t.row.live {
 				o.Fenced = wire.Epoch(t.row.epoch)
 			}
@@ -160,7 +160,7 @@ func (b *logBook) command(t tableState, e entry) *raftfsm.Command {
 }
 
 // tableAt is the table of node n after the first `applied` entries of its log.
-func (m *model) tableAt(w *world, n uint8, applied uint8) uint16 {
+func (m *model) tableAt(w *modelWorld, n uint8, applied uint8) uint16 {
 	t := w.base
 	for _, e := range w.nodes[n].log[:applied] {
 		t = m.logs.apply(t, e)
@@ -168,12 +168,12 @@ func (m *model) tableAt(w *world, n uint8, applied uint8) uint16 {
 	return t
 }
 
-func (m *model) applied(w *world, n uint8) *tableState {
+func (m *model) applied(w *modelWorld, n uint8) *modelTableState {
 	return &m.logs.tables[m.tableAt(w, n, w.nodes[n].applied)]
 }
 
 // committed is the table with everything that is agreed: no node is ahead of it, the one that is furthest is there.
-func (m *model) committed(w *world) *tableState {
+func (m *model) committed(w *modelWorld) *modelTableState {
 	far := uint8(0)
 	for n := range uint8(modelNodes) {
 		if w.nodes[n].applied > w.nodes[far].applied {
@@ -184,7 +184,7 @@ func (m *model) committed(w *world) *tableState {
 }
 
 // propose appends e to the log of a node that believes to lead; false: there is no room, or it stands there already.
-func (m *model) propose(w *world, x uint8, e entry) bool {
+func (m *model) propose(w *modelWorld, x uint8, e modelEntry) bool {
 	l := &w.nodes[x]
 	if l.last == modelWindow {
 		return false
@@ -209,9 +209,9 @@ func (m *model) propose(w *world, x uint8, e entry) bool {
 }
 
 // replicate brings y's log to the state of x's, which believes to lead; both make a majority, so x commits.
-func (m *model) replicate(w *world, x, y uint8) bool {
+func (m *model) replicate(w *modelWorld, x, y uint8) bool {
 	l, f := &w.nodes[x], &w.nodes[y]
-	if x == y || !m.linked(x, y) || l.leads == 0 || f.phase == crashed || f.term > l.leads {
+	if x == y || !m.linked(x, y) || l.leads == 0 || f.phase == modelCrashed || f.term > l.leads {
 		return false
 	}
 	if f.log == l.log && f.last == l.last && f.applied == l.applied && f.term == l.leads && l.applied == l.last {
@@ -229,7 +229,7 @@ func (m *model) replicate(w *world, x, y uint8) bool {
 
 func (m *model) linked(x, y uint8) bool { return 1<<x|1<<y != m.cfg.cut }
 
-func (m *model) lastTerm(w *world, n uint8) uint8 {
+func (m *model) lastTerm(w *modelWorld, n uint8) uint8 {
 	x := &w.nodes[n]
 	if x.last == 0 {
 		return w.baseTerm
@@ -238,10 +238,10 @@ func (m *model) lastTerm(w *world, n uint8) uint8 {
 }
 
 // elect makes y the leader of a new term by its own vote and z's.
-func (m *model) elect(w *world, y, z uint8) bool {
+func (m *model) elect(w *modelWorld, y, z uint8) bool {
 	c, v := &w.nodes[y], &w.nodes[z]
 	ct, vt := m.lastTerm(w, y), m.lastTerm(w, z)
-	if y == z || !m.linked(y, z) || c.phase == crashed || v.phase == crashed || ct < vt || ct == vt && c.last < v.last {
+	if y == z || !m.linked(y, z) || c.phase == modelCrashed || v.phase == modelCrashed || ct < vt || ct == vt && c.last < v.last {
 		return false
 	}
 	if c.leads != 0 && c.leads >= v.term { // it would not stand
@@ -256,7 +256,7 @@ func (m *model) elect(w *world, y, z uint8) bool {
 	v.term = c.term
 	c.leads = c.term
 	w.elected = max(w.elected, c.term)
-	m.propose(w, y, entry{kind: raftfsm.KindNoop})
+	m.propose(w, y, modelEntry{kind: raftfsm.KindNoop})
 	if m.without == ruleBarrier {
 		m.serve(w, y)
 	}
@@ -264,31 +264,31 @@ func (m *model) elect(w *world, y, z uint8) bool {
 }
 
 // depose: the node hears of a later term.
-func (m *model) depose(w *world, n uint8) {
+func (m *model) depose(w *modelWorld, n uint8) {
 	x := &w.nodes[n]
 	if x.leads == 0 {
 		return
 	}
 	x.leads, x.ready = 0, false
 	if m.without != ruleTimersOfTerm {
-		x.grants = [modelNodes]grantState{}
+		x.grants = [modelNodes]modelGrantState{}
 	}
 	m.dropRounds(w, n)
 }
 
 // dropRounds ends what waited for the leader n.
-func (m *model) dropRounds(w *world, n uint8) {
+func (m *model) dropRounds(w *modelWorld, n uint8) {
 	x := &w.nodes[n]
-	x.round, x.next = roundState{}, 0
+	x.round, x.next = modelRoundState{}, 0
 	for i := range w.nodes {
-		if r := &w.nodes[i].renew; (r.stage == renewReceived || r.stage == renewConfirmed) && r.leader == n {
-			*r = renewState{}
+		if r := &w.nodes[i].renew; (r.stage == modelRenewReceived || r.stage == modelRenewConfirmed) && r.leader == n {
+			*r = modelRenewState{}
 		}
 	}
 }
 
 // pastBarrier: the leader has applied an entry of its own term.
-func (m *model) pastBarrier(w *world, n uint8) bool {
+func (m *model) pastBarrier(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	if x.leads == 0 {
 		return false
@@ -300,7 +300,7 @@ func (m *model) pastBarrier(w *world, n uint8) bool {
 }
 
 // trim moves what every node has applied into the base.
-func (m *model) trim(w *world) {
+func (m *model) trim(w *modelWorld) {
 	k := w.nodes[0].applied
 	for n := range w.nodes {
 		k = min(k, w.nodes[n].applied)

@@ -1,10 +1,10 @@
 package node
 
 // rule is one that the model can be run without.
-type rule uint8
+type modelRule uint8
 
 const (
-	allRules rule = iota
+	modelAllRules modelRule = iota
 
 	// of takeovers
 	ruleRecordRefusal
@@ -17,6 +17,7 @@ const (
 	ruleFenceBeforeOpen
 	ruleFenceBeforeAnswer
 	ruleUnregisterUnwanted
+	ruleUnregisterRevoked
 	ruleUnregisterAfterFence
 	ruleUnregisterComparesEpoch
 	ruleFencedIsEqual

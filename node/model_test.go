@@ -10,46 +10,46 @@ import (
 var modelLarge = os.Getenv("IMROUTE_MODEL") == "large"
 
 const (
-	nodeA = 0
-	nodeB = 1
-	nodeC = 2
+	modelNodeA = 0
+	modelNodeB = 1
+	modelNodeC = 2
 
-	nobody = 1 // a set of sessions with none of them
+	modelNobody = 1 // a set of sessions with none of them
 )
 
 var modelWorlds = []modelConfig{
 	{
-		name: "takeover", place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC,
-		budget: budget{disconnects: 1},
+		name: "takeover", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, leader: modelNodeC,
+		budget: modelBudget{disconnects: 1},
 	},
 	{
-		name: "three nodes", place: [3]uint8{nodeA, nodeB, nodeC}, registered: true, leader: nodeC,
-		budget: budget{reasks: 1, lateRevokes: 1},
+		name: "three nodes", place: [3]uint8{modelNodeA, modelNodeB, modelNodeC}, registered: true, leader: modelNodeC,
+		budget: modelBudget{reasks: 1, lateRevokes: 1},
 	},
 	{
-		name: "crash", place: [3]uint8{nodeA, nodeB, nodeA}, leader: nodeC,
-		budget: budget{crashes: 1, expiries: 1},
+		name: "crash", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, leader: modelNodeC,
+		budget: modelBudget{crashes: 1, expiries: 1},
 		only:   0,
 	},
 	{
-		name: "copies", place: [3]uint8{nodeA, nodeB, nodeA}, registered: true, leader: nodeC,
-		budget: budget{lates: 1, kicks: 1, expiries: 1},
+		name: "copies", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC,
+		budget: modelBudget{lates: 1, kicks: 1, expiries: 1},
 	},
 	{
-		name: "lease", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
-		budget: budget{elections: 2, renewals: 2, losses: 1, ends: 1},
+		name: "lease", leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 1,
+		budget: modelBudget{elections: 2, renewals: 2, losses: 1, ends: 1},
 	},
 	{
-		name: "lease and crash", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 1,
-		budget: budget{elections: 1, renewals: 2, losses: 1, crashes: 1},
+		name: "lease and crash", leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 1,
+		budget: modelBudget{elections: 1, renewals: 2, losses: 1, crashes: 1},
 	},
 	{
-		name: "drift", leader: nodeC, only: nobody, timed: true, raft: true, renews: 1 << nodeA, length: 2, margin: 1, spread: 1,
-		budget: budget{elections: 1, renewals: 2, losses: 1},
+		name: "drift", leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 2, margin: 1, spread: 1,
+		budget: modelBudget{elections: 1, renewals: 2, losses: 1},
 	},
 	{
-		name: "expiry of an owner", place: [3]uint8{nodeA, nodeB, nodeB}, registered: true, only: setOf(1) | setOf(3), leader: nodeC,
-		timed: true, raft: true, noRevoke: true, renews: 1 << nodeA, length: 1, budget: budget{renewals: 1, elections: 1},
+		name: "expiry of an owner", place: [3]uint8{modelNodeA, modelNodeB, modelNodeB}, registered: true, only: modelSetOf(1) | modelSetOf(3), leader: modelNodeC,
+		timed: true, raft: true, noRevoke: true, renews: 1 << modelNodeA, length: 1, budget: modelBudget{renewals: 1, elections: 1},
 	},
 }
 
@@ -59,7 +59,7 @@ func modelLimit() int {
 	switch {
 	case modelLarge:
 		return 3_000_000
-	case raceDetector:
+	case modelRaceDetector:
 		return 12_000
 	}
 	return 150_000
@@ -70,7 +70,7 @@ func TestModel(t *testing.T) {
 		cfg.limit = modelLimit()
 		t.Run(cfg.name, func(t *testing.T) {
 			began := time.Now()
-			f := explore(cfg, allRules)
+			f := modelExplore(cfg, modelAllRules)
 			t.Logf("%d states, depth %d, complete: %v, %v", f.states, f.depth, f.complete, time.Since(began).Round(time.Millisecond))
 			if f.violation != "" {
 				t.Fatalf("%s, by%s", f.violation, f.story())
@@ -83,7 +83,7 @@ func TestModel(t *testing.T) {
 func TestModelWalks(t *testing.T) {
 	for _, cfg := range modelWorlds {
 		t.Run(cfg.name, func(t *testing.T) {
-			steps, m := 0, newModel(cfg, allRules) // it remembers what it called
+			steps, m := 0, newModel(cfg, modelAllRules) // it remembers what it called
 			for seed := range uint64(modelLimit() / 100) {
 				f := m.walk(seed, 120)
 				steps += f.depth

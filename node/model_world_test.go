@@ -31,74 +31,74 @@ var (
 
 // world is one state. It is comparable and holds no pointers: logs are ids of interned entries, tables are ids of
 // interned applied prefixes, claims are ids of interned claims. Times are relative to the clock of their node.
-type world struct {
+type modelWorld struct {
 	base     uint16 // the table that every node has applied
 	late     uint16 // a command that is still on its way though nobody waits for it: may enter the log at any time
 	baseTerm uint8  // of the last entry in base
 	elected  uint8  // the highest term that ever had a leader
-	nodes    [modelNodes]nodeState
-	sess     [modelSessions]sessState
-	revokes  [modelSessions + 1]revokeState // by the session that asks; the last one: a kick, or a copy that comes late
-	left     budget
+	nodes    [modelNodes]modelNodeState
+	sess     [modelSessions]modelSessState
+	revokes  [modelSessions + 1]modelRevokeState // by the session that asks; the last one: a kick, or a copy that comes late
+	left     modelBudget
 
 	delivered uint8 // the highest epoch under which somebody could be delivered to
 }
 
 // budget is what the world may still do to the nodes.
-type budget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, losses, ends uint8 }
+type modelBudget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, losses, ends uint8 }
 
-type nodeState struct {
+type modelNodeState struct {
 	// Raft
 	log           [modelWindow]uint16 // entries after base
 	last, applied uint8               // how many of them it has, and has applied
 	term, leads   uint8               // leads: the term that it believes to lead; 0: none
 	ready         bool                // its barrier was applied and its grantor made
-	grants        [modelNodes]grantState
-	round         roundState
+	grants        [modelNodes]modelGrantState
+	round         modelRoundState
 	next          uint8 // renewals that wait for the next round, as a set of nodes
-	decided       decision
-	phase         phase
+	decided       modelDecision
+	phase         modelPhase
 	boot, inc     uint8
 	seq           uint8 // of the last batch taken
 	inflight      bool
 	ops, queue    [modelBatch]uint8
-	results       [modelBatch]opAnswer
+	results       [modelBatch]modelOpAnswer
 	told          uint8 // steps of life.answered that were done, plus one; 0: no answer yet
 	refused       bool  // proposer.refused names the client
 	claim         uint16
 	lease         uint8 // how long it still holds
 	leaseOf       uint8 // the incarnation that it was granted to
-	renew         renewState
+	renew         modelRenewState
 	clock         uint8 // ahead of the slowest
 	early         bool  // (a rule taken away:) the batch counts as answered before its sessions were told
 }
 
-type phase uint8
+type modelPhase uint8
 
 const (
-	crashed phase = iota
-	rising        // proposing NodeUp with boot
-	living        // liveOnce waits for the end of the life
-	ending        // from the end of the life's context to the close of its last session
+	modelCrashed modelPhase = iota
+	modelRising             // proposing NodeUp with boot
+	modelLiving             // liveOnce waits for the end of the life
+	modelEnding             // from the end of the life's context to the close of its last session
 )
 
-type grantState struct {
+type modelGrantState struct {
 	inc, age          uint8
 	expiring, present bool
 }
 
 // decision is a NodeExpire that was decided and not proposed yet.
-type decision struct{ node, inc, term uint8 }
+type modelDecision struct{ node, inc, term uint8 }
 
-type roundState struct {
+type modelRoundState struct {
 	on            bool
 	yes, who      uint8 // sets of nodes: that confirmed, whose renewals wait
 	answers       uint8 // whose yes is on its way
 	electedBefore uint8
 }
 
-type renewState struct {
-	stage          renewStage
+type modelRenewState struct {
+	stage          modelRenewStage
 	inc            uint8
 	sent, received uint8 // ago, by the clocks of the node and of the leader
 	leader, term   uint8
@@ -106,67 +106,67 @@ type renewState struct {
 	_              uint8
 }
 
-type renewStage uint8
+type modelRenewStage uint8
 
 const (
-	noRenewal renewStage = iota
-	renewSent
-	renewReceived
-	renewConfirmed
-	renewGranted
-	renewRefused
+	modelNoRenewal modelRenewStage = iota
+	modelRenewSent
+	modelRenewReceived
+	modelRenewConfirmed
+	modelRenewGranted
+	modelRenewRefused
 )
 
 // opAnswer is the state machine's answer to one operation and what claims.learn made of it.
-type opAnswer struct {
+type modelOpAnswer struct {
 	code, epoch, node, inc uint8
 	open                   bool
 	close                  uint8 // set of sessions
 }
 
-type sessState struct {
-	stage  stage
-	gate   gate
+type modelSessState struct {
+	stage  modelStage
+	gate   modelGate
 	opened bool // Session.Open came before Close: its writer may write messages
 	inc    uint8
 	epoch  uint8 // under which it was opened
 }
 
 // stage is how far Login has come.
-type stage uint8
+type modelStage uint8
 
 const (
-	absent stage = iota
-	registering
-	fencing
-	welcomed
-	turnedAway // told why
+	modelAbsent modelStage = iota
+	modelRegistering
+	modelFencing
+	modelWelcomed
+	modelTurnedAway // told why
 )
 
 // gate is the gateway's side of a session.
-type gate uint8
+type modelGate uint8
 
 const (
-	outside gate = iota
-	inside
-	closing // Close was called, the writer may still be writing
-	joined  // Fenced is closed
-	gone    // Backend.Closed was called
+	modelOutside modelGate = iota
+	modelInside
+	modelClosing // Close was called, the writer may still be writing
+	modelJoined  // Fenced is closed
+	modelGone    // Backend.Closed was called
 )
 
-type revokeState struct {
-	stage            revokeStage
+type modelRevokeState struct {
+	stage            modelRevokeStage
 	node, inc, epoch uint8
 	wait             uint8 // set of sessions that the handler waits for
 }
 
-type revokeStage uint8
+type modelRevokeStage uint8
 
 const (
-	noRevoke revokeStage = iota
-	revokeAsked
-	revokeWaits
-	revokeAnswered
+	modelNoRevoke modelRevokeStage = iota
+	modelRevokeAsked
+	modelRevokeWaits
+	modelRevokeAnswered
 )
 
 // settings of one exploration: how far the world goes, and which rule is taken away.
@@ -185,24 +185,24 @@ type modelConfig struct {
 	length     uint8
 	margin     uint8
 	spread     uint8 // clocks are never further apart
-	budget     budget
+	budget     modelBudget
 	limit      int // states
 }
 
 // model explores one configuration under one set of rules.
 type model struct {
 	cfg     modelConfig
-	without rule
-	book    *claimBook
-	logs    *logBook
+	without modelRule
+	book    *modelClaimBook
+	logs    *modelLogBook
 
-	emit      func(by action, next *world) // next is the model's own and valid during the call
-	scratch   world
+	emit      func(by action, next *modelWorld) // next is the model's own and valid during the call
+	scratch   modelWorld
 	violation string
 }
 
 // try makes a step in a copy of the state and emits it if it can happen.
-func (m *model) try(w *world, by action, step func(w *world) bool) bool {
+func (m *model) try(w *modelWorld, by action, step func(w *modelWorld) bool) bool {
 	m.scratch = *w
 	ok := step(&m.scratch)
 	if ok {
@@ -220,18 +220,18 @@ func (m *model) broken(format string, args ...any) {
 	}
 }
 
-func (m *model) start() world {
-	var w world
+func (m *model) start() modelWorld {
+	var w modelWorld
 	w.left = m.cfg.budget
 	w.elected = 1
-	path := []entry{{kind: raftfsm.KindInit}}
+	path := []modelEntry{{kind: raftfsm.KindInit}}
 	for n := range uint8(modelNodes) {
-		path = append(path, entry{kind: raftfsm.KindNodeJoin, node: n}, entry{kind: raftfsm.KindNodeUp, node: n, boot: 1, term: 1})
+		path = append(path, modelEntry{kind: raftfsm.KindNodeJoin, node: n}, modelEntry{kind: raftfsm.KindNodeUp, node: n, boot: 1, term: 1})
 	}
 	w.baseTerm = 1
 	for n := range w.nodes {
 		x := &w.nodes[n]
-		x.term, x.phase, x.boot, x.inc = 1, living, 1, 1
+		x.term, x.phase, x.boot, x.inc = 1, modelLiving, 1, 1
 		if m.cfg.timed {
 			x.lease, x.leaseOf = m.cfg.length-m.cfg.margin, 1
 		}
@@ -240,17 +240,17 @@ func (m *model) start() world {
 	l.leads, l.ready = 1, true
 	for n := range l.grants {
 		if m.cfg.renews&(1<<n) != 0 {
-			l.grants[n] = grantState{inc: 1, present: true}
+			l.grants[n] = modelGrantState{inc: 1, present: true}
 		}
 	}
 	if m.cfg.registered {
 		at := m.cfg.place[0]
-		path = append(path, entry{kind: raftfsm.KindBatch, node: at, inc: 1, seq: 1, term: 1, ops: [modelBatch]uint8{registerOp(1, 0)}})
+		path = append(path, modelEntry{kind: raftfsm.KindBatch, node: at, inc: 1, seq: 1, term: 1, ops: [modelBatch]uint8{modelRegisterOp(1, 0)}})
 		x := &w.nodes[at]
 		x.seq = 1
-		x.claim = m.book.do(claimCall{id: x.claim, fn: claimBegin, s: 1}).id
-		x.claim = m.book.do(claimCall{id: x.claim, fn: claimLearn, s: 1, epoch: 1}).id
-		w.sess[0] = sessState{stage: welcomed, gate: inside, opened: true, inc: 1, epoch: 1}
+		x.claim = m.book.do(modelClaimCall{id: x.claim, fn: modelClaimBegin, s: 1}).id
+		x.claim = m.book.do(modelClaimCall{id: x.claim, fn: modelClaimLearn, s: 1, epoch: 1}).id
+		w.sess[0] = modelSessState{stage: modelWelcomed, gate: modelInside, opened: true, inc: 1, epoch: 1}
 	}
 	for _, e := range path {
 		w.base = m.logs.apply(w.base, m.logs.intern(e))
@@ -260,26 +260,26 @@ func (m *model) start() world {
 }
 
 // holds: the node has a lease now.
-func (m *model) holds(w *world, n uint8) bool {
+func (m *model) holds(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	if m.cfg.timed {
 		h := m.holder(x)
 		return h.holds(modelNow)
 	}
-	if x.phase != living && x.phase != ending {
+	if x.phase != modelLiving && x.phase != modelEnding {
 		return false
 	}
 	t := m.committed(w)
-	return t.nodes[n].live && t.nodes[n].inc == x.inc && x.phase == living
+	return t.nodes[n].live && t.nodes[n].inc == x.inc && x.phase == modelLiving
 }
 
 // mayBeDeliveredTo: the session's writer may write a message now.
-func (m *model) mayBeDeliveredTo(w *world, s sid) bool {
+func (m *model) mayBeDeliveredTo(w *modelWorld, s sid) bool {
 	z := &w.sess[s-1]
-	return z.opened && (z.gate == inside || z.gate == closing) && w.nodes[m.cfg.place[s-1]].phase != crashed && m.holds(w, m.cfg.place[s-1])
+	return z.opened && (z.gate == modelInside || z.gate == modelClosing) && w.nodes[m.cfg.place[s-1]].phase != modelCrashed && m.holds(w, m.cfg.place[s-1])
 }
 
-func (m *model) highestDelivered(w *world) (epoch uint8) {
+func (m *model) highestDelivered(w *modelWorld) (epoch uint8) {
 	for s := sid(1); s <= modelSessions; s++ {
 		if m.mayBeDeliveredTo(w, s) {
 			epoch = max(epoch, w.sess[s-1].epoch)
@@ -289,7 +289,7 @@ func (m *model) highestDelivered(w *world) (epoch uint8) {
 }
 
 // check is what must hold in every state.
-func (m *model) check(w *world) {
+func (m *model) check(w *modelWorld) {
 	t := m.committed(w)
 	var who sid
 	for s := sid(1); s <= modelSessions; s++ {
@@ -305,7 +305,7 @@ func (m *model) check(w *world) {
 		case !t.row.live:
 			m.broken("session %d may be delivered to under epoch %d, but nobody owns the client in the table", s, z.epoch)
 		case t.row.node != n || t.row.inc != z.inc:
-			m.broken("session %d may be delivered to under epoch %d, but the table passed the client on to %s at epoch %d", s, z.epoch, nodeName(t.row.node), t.row.epoch)
+			m.broken("session %d may be delivered to under epoch %d, but the table passed the client on to %s at epoch %d", s, z.epoch, modelNodeName(t.row.node), t.row.epoch)
 		case t.row.epoch < z.epoch:
 			m.broken("session %d may be delivered to under epoch %d, but the table says %d", s, z.epoch, t.row.epoch)
 		}
@@ -318,27 +318,27 @@ func (m *model) check(w *world) {
 		for n := range w.nodes {
 			x := &w.nodes[n]
 			switch {
-			case x.lease == 0 || x.phase != living:
+			case x.lease == 0 || x.phase != modelLiving:
 			case x.leaseOf != x.inc:
-				m.broken("%s lives in incarnation %d with a lease that was granted to incarnation %d", nodeName(uint8(n)), x.inc, x.leaseOf)
+				m.broken("%s lives in incarnation %d with a lease that was granted to incarnation %d", modelNodeName(uint8(n)), x.inc, x.leaseOf)
 			case t.nodes[n].inc != x.inc || !t.nodes[n].live:
-				m.broken("%s holds a lease of incarnation %d, which has ended in the table", nodeName(uint8(n)), x.inc)
+				m.broken("%s holds a lease of incarnation %d, which has ended in the table", modelNodeName(uint8(n)), x.inc)
 			}
 		}
 	}
 }
 
 // checkRest is what must hold when nothing is under way any more: nobody is left waiting, and rows and sessions agree.
-func (m *model) checkRest(w *world) {
+func (m *model) checkRest(w *modelWorld) {
 	t := m.committed(w)
 	owner := sid(0)
 	for s := sid(1); s <= modelSessions; s++ {
 		z, n := &w.sess[s-1], m.cfg.place[s-1]
 		switch {
-		case z.gate == outside || z.gate == gone:
-		case z.gate != inside:
+		case z.gate == modelOutside || z.gate == modelGone:
+		case z.gate != modelInside:
 			m.broken("stuck: session %d never ends closing", s)
-		case z.stage != welcomed:
+		case z.stage != modelWelcomed:
 			m.broken("stuck: session %d is connected and waits for its registration for ever", s)
 		case !t.row.live || t.row.node != n || t.row.inc != z.inc || t.row.epoch != z.epoch:
 			m.broken("stuck: session %d was welcomed under epoch %d and is connected, but the table does not name it", s, z.epoch)
@@ -348,13 +348,13 @@ func (m *model) checkRest(w *world) {
 			owner = s
 		}
 	}
-	if t.row.live && owner == 0 && w.nodes[t.row.node].phase == living && w.nodes[t.row.node].inc == t.row.inc {
-		m.broken("stuck: the table names %s at epoch %d for ever, but no session is there", nodeName(t.row.node), t.row.epoch)
+	if t.row.live && owner == 0 && w.nodes[t.row.node].phase == modelLiving && w.nodes[t.row.node].inc == t.row.inc {
+		m.broken("stuck: the table names %s at epoch %d for ever, but no session is there", modelNodeName(t.row.node), t.row.epoch)
 	}
 }
 
-func nodeName(n uint8) string { return string(rune('A' + n)) }
+func modelNodeName(n uint8) string { return string(rune('A' + n)) }
 
-func setOf(s sid) uint8 { return 1 << s }
+func modelSetOf(s sid) uint8 { return 1 << s }
 
-func count(set uint8) int { return bits.OnesCount8(set) }
+func modelCount(set uint8) int { return bits.OnesCount8(set) }

@@ -44,6 +44,8 @@ type Node struct {
 	router     *router
 	metrics    nodeMetrics
 	peers      *peerBook
+	fights     *fights
+	lineage    *lineageLayer
 	journal    *journal                // nil: none is kept
 	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
 	identity   atomic.Pointer[mesh.Identity]
@@ -56,6 +58,7 @@ type Node struct {
 	leaveAsked  atomic.Bool
 	stopping    atomic.Bool                                   // no further life begins
 	leaveNow    chan struct{}                                 // capacity 1
+	checkNow    chan struct{}                                 // capacity 1: see checkSoon
 	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
 
 	ready     chan struct{}
@@ -76,7 +79,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: cfg, log: log, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1)}, nil
+	return &Node{cfg: cfg, log: log, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1), checkNow: make(chan struct{}, 1)}, nil
 }
 
 // Open starts the node and returns when its listeners listen. It does not wait for a cluster: see Ready. After an error
@@ -105,7 +108,8 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.log.Info("starting", "name", n.name, "version", Version, "cluster", fmt.Sprintf("%016x", n.identity.Load().Cluster))
 
 	n.lease.length, n.lease.margin = n.cfg.Timings.Lease, n.cfg.Timings.Margin
-	n.fsm = raftfsm.NewFSM(raftfsm.FSMConfig{Logger: n.log, Fatal: n.fatal, EventBuffer: 4096})
+	n.fsm = raftfsm.NewFSM(raftfsm.FSMConfig{Logger: n.log, Fatal: n.fatal, EventBuffer: 4096, FeatureLevel: n.cfg.FeatureLevel})
+	n.fights = newFights(n.cfg.TakeoverBurst, n.cfg.TakeoverEvery)
 	n.router = &router{
 		self: n.id, table: n.fsm, life: n.present.Load, lease: func() bool { return n.lease.holds(now()) },
 		lane: n.laneTo, nameOf: n.nameOf, nacked: n.metrics.nacks.Add, read: func(ctx context.Context, c wire.ClientID) (located, error) { return n.reads.do(ctx, c) },
@@ -133,9 +137,12 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if err := n.openGateway(ctx); err != nil {
 		return err
 	}
+	if err := n.openLineage(); err != nil {
+		return err
+	}
 	// Raft before the mesh: a peer's first message finds somebody to take it.
 	if n.store, err = store.Open(store.Config{
-		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.mesh.RaftLayer(), Logger: quieterLogger(n.log.With("part", "raft")),
+		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.lineage, Logger: quieterLogger(n.log.With("part", "raft")),
 		Heartbeat: n.cfg.Timings.Heartbeat, Election: n.cfg.Timings.Election, Fatal: n.fatal, RequireState: n.dir.LastBoot() > 0,
 	}); err != nil {
 		return err

@@ -170,6 +170,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 			n.router.abandoned(e.Route.Node, e.Route.Incarnation)
 		case raftfsm.Resync:
 			err = sync()
+			n.checkSoon() // the table may be another than the one that this node's sessions were registered in
 			for _, node := range n.fsm.Nodes() {
 				inc := node.Incarnation
 				if node.State != raftfsm.Down && inc > 0 {

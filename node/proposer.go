@@ -39,7 +39,8 @@ type proposer struct {
 
 	mu       sync.Mutex
 	queue    []operation
-	inflight uint64 // seq of the batch whose sessions are not all told yet; 0: none
+	flying   []operation // of the batch in flight
+	inflight uint64      // seq of the batch whose sessions are not all told yet; 0: none
 	refused  []wire.ClientID
 	ended    error
 	wake     chan struct{} // capacity 1
@@ -113,7 +114,7 @@ func (p *proposer) run(ctx context.Context, forget func(seq uint64, clients []wi
 		p.answered(ops, r)
 		p.mu.Lock()
 		clients := p.refused
-		p.refused, p.inflight = nil, 0
+		p.refused, p.inflight, p.flying = nil, 0, nil
 		p.mu.Unlock()
 		forget(seq, clients)
 	}
@@ -136,7 +137,7 @@ func (p *proposer) take(ctx context.Context, seq uint64) ([]operation, error) {
 			if p.queue = p.queue[n:]; len(p.queue) == 0 {
 				p.queue = nil
 			}
-			p.inflight = seq
+			p.inflight, p.flying = seq, ops
 			p.mu.Unlock()
 			return ops, nil
 		}

@@ -99,9 +99,6 @@ type secretsReply struct {
 	CAKey []byte `cbor:"2,keyasint,omitempty"` // PEM
 }
 
-// certValidity is how long a node's certificate holds; it renews itself when two thirds are over.
-const certValidity = 90 * 24 * time.Hour
-
 func (n *Node) handleSecrets(_ context.Context, from wire.NodeID, q *secretsRequest) (*secretsReply, error) {
 	ca := n.ca.Load()
 	if ca == nil {
@@ -124,7 +121,7 @@ func (n *Node) handleSecrets(_ context.Context, from wire.NodeID, q *secretsRequ
 	if err != nil {
 		return nil, wire.Errorf(wire.BadRequest, "public key: %v", err)
 	}
-	cert, err := ca.IssueNode(q.SignNode, pub, certValidity)
+	cert, err := ca.IssueNode(q.SignNode, pub, n.cfg.CertValidity)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +131,7 @@ func (n *Node) handleSecrets(_ context.Context, from wire.NodeID, q *secretsRequ
 // sign gets a certificate for a member, from here or from a voter.
 func (n *Node) sign(ctx context.Context, node wire.NodeID, pub crypto.PublicKey) ([]byte, error) {
 	if ca := n.ca.Load(); ca != nil {
-		return ca.IssueNode(node, pub, certValidity)
+		return ca.IssueNode(node, pub, n.cfg.CertValidity)
 	}
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -184,6 +181,8 @@ func (n *Node) runRenewal(ctx context.Context) error {
 		if n.ca.Load() == nil && !n.isVoter(n.id) {
 			wait = time.Second // it may become a voter any moment
 		}
+		// Three tries at least before a certificate ends, however short it is.
+		wait = min(wait, max(time.Second, time.Until(n.identity.Load().NotAfter())/3))
 		if n.identity.Load().NeedsRenewal(time.Now()) {
 			if err := n.renewCertificate(ctx); err != nil {
 				n.log.Warn("renewing the certificate failed, it is tried again", "err", err, "expires", n.identity.Load().NotAfter())

@@ -71,19 +71,26 @@ func (n *Node) handleRevoke(ctx context.Context, from wire.NodeID, q *wire.Revok
 	}
 	var s session
 	var open bool
-	l.proposer.revoking(q.Client, func(inflight uint64) { s, open = l.claims.revoke(q.Client, q.Epoch, inflight) })
+	l.proposer.revoking(q.Client, func(inflight uint64) {
+		if s, open = l.claims.revoke(q.Client, q.Epoch, inflight); open {
+			l.fencing.add(q.Client, s)
+		}
+	})
 	if open {
 		if q.Code != 0 {
 			s.Close(q.Code, q.Text)
 		} else {
 			closeReplaced(s, q.By)
 		}
+		n.log.Info("revoked", slog.Group("audit", "event", "revoke", "client", q.Client.String(), "epoch", uint64(q.Epoch), "by", n.nameOf(from)))
+	}
+	// Others may be closing as well, for an earlier Revoke or a login here: none of them may write any more.
+	for _, s := range l.claims.closing(q.Client) {
 		select {
 		case <-s.Fenced():
 		case <-ctx.Done(): // not fenced, so not answered: the asker asks again
 			return nil, context.Cause(ctx)
 		}
-		n.log.Info("revoked", slog.Group("audit", "event", "revoke", "client", q.Client.String(), "epoch", uint64(q.Epoch), "by", n.nameOf(from)))
 	}
 	l.unregister(q.Client, q.Epoch)
 	return &wire.RevokeReply{Code: wire.OK}, nil

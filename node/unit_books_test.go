@@ -374,8 +374,11 @@ func TestClaims(t *testing.T) {
 		if _, ok := c.find(bob, 4); ok {
 			t.Error("found after the revoke")
 		}
-		if e := c.ended(bob, "a"); e != 0 {
-			t.Error("unregistered twice: whoever revoked does that")
+		if got := c.closing(bob); len(got) != 1 || got[0] != "a" {
+			t.Errorf("%v are waited for, want the revoked one", got)
+		}
+		if e := c.ended(bob, "a"); e != 4 {
+			t.Errorf("unregisters %d: whoever revoked may not have waited, so it is done once more", e)
 		}
 		empty(t, c)
 	})
@@ -462,5 +465,25 @@ func TestConfigValidate(t *testing.T) {
 	}
 	if err := n.Close(t.Context()); err != nil { // never opened
 		t.Error(err)
+	}
+}
+
+// A member that was read from the table before a NodeUp neither gets anything nor takes the later incarnation's marks away.
+func TestGrantorKeepsTheLaterIncarnation(t *testing.T) {
+	g := newGrantor(1, time.Second, 100*time.Millisecond)
+	older, later := member{node: 7, incarnation: 1, live: true}, member{node: 7, incarnation: 2, live: true}
+	g.observe(0, []member{older})
+	g.observe(0, []member{later})
+	if got := g.expired(2*time.Second, []member{later}); len(got) != 1 {
+		t.Fatalf("%v expired", got)
+	}
+	if code := g.renew(2*time.Second, older, 1); code != wire.BadIncarnation {
+		t.Errorf("the older incarnation was answered %v", code)
+	}
+	if got := g.expired(2*time.Second, []member{older}); len(got) != 0 {
+		t.Errorf("the older incarnation expired: %v", got)
+	}
+	if code := g.renew(2*time.Second, later, 2); code != wire.BadIncarnation {
+		t.Errorf("an expired incarnation was answered %v", code)
 	}
 }

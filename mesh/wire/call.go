@@ -36,6 +36,7 @@ type RenewRequest struct {
 	Applied     uint64      `cbor:"2,keyasint"`
 	Clients     uint64      `cbor:"3,keyasint,omitempty"` // load, so that every node can say how busy the others are
 	Version     string      `cbor:"4,keyasint,omitempty"`
+	Features    uint32      `cbor:"5,keyasint,omitempty"` // the highest feature level that the node knows; 0: the first
 }
 
 // RenewReply grants (OK) or refuses: NotLeader with Leader set, NotReady, BadIncarnation.
@@ -53,6 +54,9 @@ type NodeLoad struct {
 	Clients uint64 `cbor:"2,keyasint,omitempty"`
 	Applied uint64 `cbor:"3,keyasint,omitempty"`
 	Version string `cbor:"4,keyasint,omitempty"`
+
+	Incarnation Incarnation `cbor:"5,keyasint,omitempty"` // that said so
+	Features    uint32      `cbor:"6,keyasint,omitempty"` // as in RenewRequest
 }
 
 // RevokeRequest asks the holder to stop delivering to a client at every epoch up to Epoch.

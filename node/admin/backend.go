@@ -77,6 +77,9 @@ type Backend interface {
 	// VerifyTables has every node hash its table at one index. Nodes that do not answer in time are in the result with
 	// their error; then Agree is false.
 	VerifyTables(ctx context.Context) (VerifyResult, error)
+	// RaiseFeatureLevel agrees on the highest level that every node which is up can do, and returns once that is committed.
+	// Idempotent. StatusConflict, naming them, if some nodes keep the others from a higher one and there is nothing to raise.
+	RaiseFeatureLevel(ctx context.Context) (UpgradeResult, error)
 	// TakeSnapshot writes a snapshot on this node and waits for it. StatusConflict if there is nothing new to write.
 	TakeSnapshot(ctx context.Context) (SnapshotResult, error)
 
@@ -86,6 +89,9 @@ type Backend interface {
 	Routes(ctx context.Context, q RouteListQuery) (RoutePage, error)
 	// RouteStats counts this node's own table without scanning it.
 	RouteStats(ctx context.Context) (RouteStats, error)
+	// CheckRoutes has every node that is up compare its sessions with its rows in the table, and with fix repair what
+	// differs. Nodes that do not answer in time are in the result with their error. Idempotent.
+	CheckRoutes(ctx context.Context, fix bool) (CheckResult, error)
 	// WatchRoutes calls emit for each change of this node's own table that fits q, in order, from one goroutine, until the
 	// context ends or emit fails; then it returns nil or that error. It starts with EventResync, which carries the index
 	// from which on it reports. emit may block: a backend that falls behind drops events and emits EventResync; it never

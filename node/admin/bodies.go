@@ -16,6 +16,10 @@ type transferBody struct {
 	To string `json:"to"` // name or id; empty: the leader's choice
 }
 
+type checkBody struct {
+	Fix bool `json:"fix"`
+}
+
 type kickBody struct {
 	Tenant string `json:"tenant"`
 	Reason string `json:"reason"`

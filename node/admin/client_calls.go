@@ -110,6 +110,19 @@ func (c *Client) VerifyTables(ctx context.Context) (r VerifyResult, err error) {
 	return r, err
 }
 
+// RaiseFeatureLevel agrees on the highest feature level that every node can do.
+func (c *Client) RaiseFeatureLevel(ctx context.Context) (u UpgradeResult, err error) {
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/cluster/upgrade", out: &u})
+	return u, err
+}
+
+// CheckRoutes compares every node's sessions with the table, and repairs with fix. A difference is in the answer, not an
+// error.
+func (c *Client) CheckRoutes(ctx context.Context, fix bool) (r CheckResult, err error) {
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/routes/check", in: checkBody{Fix: fix}, out: &r})
+	return r, err
+}
+
 // TakeSnapshot makes the node that answers write a snapshot.
 func (c *Client) TakeSnapshot(ctx context.Context) (r SnapshotResult, err error) {
 	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/raft/snapshot", out: &r})

@@ -11,7 +11,7 @@ func clusterStatus(r *request) (any, error) {
 		return nil, err
 	}
 	st, err := r.s.cfg.Backend.ClusterStatus(r.ctx)
-	st.Problems = list(st.Problems)
+	st.Problems, st.HeldBackBy = list(st.Problems), list(st.HeldBackBy)
 	return st, err
 }
 
@@ -43,6 +43,17 @@ func putSettings(r *request) (any, error) {
 		return nil, Errorf(StatusBadRequest, "nothing to change").WithHint("%s", known(&c))
 	}
 	return r.s.cfg.Backend.ChangeSettings(r.ctx, c)
+}
+
+func upgrade(r *request) (any, error) {
+	if err := r.empty(); err != nil {
+		return nil, err
+	}
+	u, err := r.s.cfg.Backend.RaiseFeatureLevel(r.ctx)
+	u.HeldBackBy = list(u.HeldBackBy)
+	r.note("from", u.From)
+	r.note("level", u.Level)
+	return u, err
 }
 
 func createToken(r *request) (any, error) {

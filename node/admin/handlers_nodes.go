@@ -26,6 +26,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/cluster", handler: clusterStatus},
 		{method: "GET", path: "/v1/cluster/settings", handler: getSettings},
 		{method: "PUT", path: "/v1/cluster/settings", action: "cluster.settings", handler: putSettings},
+		{method: "POST", path: "/v1/cluster/upgrade", action: "cluster.upgrade", handler: upgrade},
 		{method: "POST", path: "/v1/tokens", action: "token.create", handler: createToken},
 		{method: "GET", path: "/v1/tokens", handler: listTokens},
 		{method: "DELETE", path: "/v1/tokens/{id}", action: "token.revoke", handler: revokeToken},
@@ -38,6 +39,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/routes", handler: listRoutes},
 		{method: "GET", path: "/v1/routes/stats", handler: routeStats}, // words before {client}: the first match counts
 		{method: "GET", path: "/v1/routes/watch", stream: s.watch},
+		{method: "POST", path: "/v1/routes/check", action: "route.check", handler: checkRoutes},
 		{method: "GET", path: "/v1/routes/{client}", handler: getRoute},
 		{method: "POST", path: "/v1/routes/{client}/kick", action: "route.kick", handler: kick},
 

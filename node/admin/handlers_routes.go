@@ -43,6 +43,21 @@ func getRoute(r *request) (any, error) {
 	return found, nil
 }
 
+func checkRoutes(r *request) (any, error) {
+	var b checkBody
+	if err := r.only(&b); err != nil {
+		return nil, err
+	}
+	r.note("fix", b.Fix)
+	c, err := r.s.cfg.Backend.CheckRoutes(r.ctx, b.Fix)
+	c.Nodes = list(c.Nodes)
+	for i := range c.Nodes {
+		c.Nodes[i].Differences = list(c.Nodes[i].Differences)
+	}
+	r.note("clean", c.Clean)
+	return c, err
+}
+
 func listRoutes(r *request) (any, error) {
 	q, err := r.query("node", "tenant", "prefix", "cursor", "limit")
 	if err != nil {

@@ -37,6 +37,8 @@ type fake struct {
 	peers    RaftPeers
 	transfer TransferResult
 	verify   VerifyResult
+	check    CheckResult
+	upgrade  UpgradeResult
 	snapshot SnapshotResult
 	route    Route
 	page     RoutePage
@@ -141,6 +143,14 @@ func (f *fake) TransferLeadership(ctx context.Context, to string) (TransferResul
 
 func (f *fake) VerifyTables(ctx context.Context) (VerifyResult, error) {
 	return f.verify, f.called(ctx, "VerifyTables")
+}
+
+func (f *fake) CheckRoutes(ctx context.Context, fix bool) (CheckResult, error) {
+	return f.check, f.called(ctx, "CheckRoutes", fix)
+}
+
+func (f *fake) RaiseFeatureLevel(ctx context.Context) (UpgradeResult, error) {
+	return f.upgrade, f.called(ctx, "RaiseFeatureLevel")
 }
 
 func (f *fake) TakeSnapshot(ctx context.Context) (SnapshotResult, error) {

@@ -60,7 +60,7 @@ func fill(v reflect.Value, n *uint64) {
 func filled(b *fake) *fake {
 	n := uint64(0)
 	for _, p := range []any{
-		&b.ready, &b.version, &b.nodes, &b.node, &b.status, &b.settings, &b.token, &b.tokens, &b.peers, &b.transfer, &b.verify,
+		&b.ready, &b.version, &b.nodes, &b.node, &b.status, &b.settings, &b.token, &b.tokens, &b.peers, &b.transfer, &b.verify, &b.check, &b.upgrade,
 		&b.snapshot, &b.route, &b.page, &b.stats, &b.kicked, &b.sent, &b.ctoken,
 	} {
 		fill(reflect.ValueOf(p).Elem(), &n)
@@ -106,6 +106,8 @@ func TestEveryCall(t *testing.T) {
 		{"RaftPeers", func() (any, error) { return c.RaftPeers(ctx) }, b.peers, nil},
 		{"TransferLeadership", func() (any, error) { return c.TransferLeadership(ctx, "n2") }, b.transfer, []any{"n2"}},
 		{"VerifyTables", func() (any, error) { return c.VerifyTables(ctx) }, b.verify, nil},
+		{"CheckRoutes", func() (any, error) { return c.CheckRoutes(ctx, true) }, b.check, []any{true}},
+		{"RaiseFeatureLevel", func() (any, error) { return c.RaiseFeatureLevel(ctx) }, b.upgrade, nil},
 		{"TakeSnapshot", func() (any, error) { return c.TakeSnapshot(ctx) }, b.snapshot, nil},
 		{"Route", func() (any, error) { return c.Route(ctx, alice, "", false) }, b.route, []any{RouteQuery{alice, Linearizable, false}}},
 		{"Route", func() (any, error) { return c.Route(ctx, alice, Local, true) }, b.route, []any{RouteQuery{alice, Local, true}}},

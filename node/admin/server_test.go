@@ -64,6 +64,8 @@ func TestAudit(t *testing.T) {
 		{func() error { return c.RevokeToken(ctx, "t1") }, map[string]any{"action": "token.revoke", "token_id": "t1"}},
 		{func() error { _, err := c.TransferLeadership(ctx, "n2"); return err }, map[string]any{"action": "raft.transfer", "to": "n2"}},
 		{func() error { _, err := c.VerifyTables(ctx); return err }, map[string]any{"action": "raft.verify"}},
+		{func() error { _, err := c.CheckRoutes(ctx, true); return err }, map[string]any{"action": "route.check", "fix": true}},
+		{func() error { _, err := c.RaiseFeatureLevel(ctx); return err }, map[string]any{"action": "cluster.upgrade"}},
 		{func() error { _, err := c.TakeSnapshot(ctx); return err }, map[string]any{"action": "raft.snapshot"}},
 		{func() error { _, err := c.Kick(ctx, alice, "why"); return err }, map[string]any{"action": "route.kick", "client": "alice", "reason": "why"}},
 		{func() error {

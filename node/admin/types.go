@@ -79,6 +79,7 @@ type Detail struct {
 	LeaseLeftMS   int32    `json:"lease_left_ms"` // negative: for how long it has been over
 	UptimeSeconds uint32   `json:"uptime_seconds"`
 	Boot          uint64   `json:"boot,string"`
+	Clients       uint32   `json:"clients"`    // logged in
 	PeersUp       []string `json:"peers_up"`   // names of the peers it has a data connection to
 	PeersDown     []string `json:"peers_down"` // members it has none to
 	StoreBytes    uint64   `json:"store_bytes,string"`
@@ -93,21 +94,23 @@ type Detail struct {
 
 // ClusterStatus is the cluster as the asked node sees it. Without a quorum it is still answered, with HealthNoQuorum.
 type ClusterStatus struct {
-	ClusterID    string   `json:"cluster_id"`
-	Node         string   `json:"node"`   // who answers
-	Leader       string   `json:"leader"` // name; empty: none known
-	Term         uint64   `json:"term,string"`
-	AppliedIndex uint64   `json:"applied_index,string"`
-	Generation   uint16   `json:"generation"`
-	Voters       uint32   `json:"voters"`
-	Quorum       uint32   `json:"quorum"` // how many voters must agree
-	NodesUp      uint32   `json:"nodes_up"`
-	NodesDown    uint32   `json:"nodes_down"`
-	Routes       uint32   `json:"routes"`
-	FeatureLevel uint32   `json:"feature_level"`
-	Settings     Settings `json:"settings"`
-	Health       string   `json:"health"`   // HealthOK, HealthDegraded, HealthNoQuorum
-	Problems     []string `json:"problems"` // each with what to do; empty when health is ok
+	ClusterID     string   `json:"cluster_id"`
+	Node          string   `json:"node"`   // who answers
+	Leader        string   `json:"leader"` // name; empty: none known
+	Term          uint64   `json:"term,string"`
+	AppliedIndex  uint64   `json:"applied_index,string"`
+	Generation    uint16   `json:"generation"`
+	Voters        uint32   `json:"voters"`
+	Quorum        uint32   `json:"quorum"` // how many voters must agree
+	NodesUp       uint32   `json:"nodes_up"`
+	NodesDown     uint32   `json:"nodes_down"`
+	Routes        uint32   `json:"routes"`
+	FeatureLevel  uint32   `json:"feature_level"`  // agreed
+	PossibleLevel uint32   `json:"possible_level"` // that every node which is up can do; 0: not known
+	HeldBackBy    []string `json:"held_back_by"`   // nodes but for which it would be higher
+	Settings      Settings `json:"settings"`
+	Health        string   `json:"health"`   // HealthOK, HealthDegraded, HealthNoQuorum
+	Problems      []string `json:"problems"` // each with what to do; empty when health is ok
 }
 
 // Settings are agreed by Raft and hold for all nodes.
@@ -176,6 +179,46 @@ type VerifyNode struct {
 	Index uint64 `json:"index,string"`
 	Hash  string `json:"hash"`            // hex; empty with Error
 	Error string `json:"error,omitempty"` // why it gave none
+}
+
+// What a Difference is.
+const (
+	RowWithoutSession = "row_without_session" // the table has a route that the owner does not serve
+	SessionWithoutRow = "session_without_row" // a session is open that the table does not have
+)
+
+// CheckResult compares the sessions of every node that is up with its rows in the table.
+type CheckResult struct {
+	Clean bool        `json:"clean"` // every node answered, and no difference is left
+	Nodes []NodeCheck `json:"nodes"`
+}
+
+// NodeCheck is one node's part of a CheckResult.
+type NodeCheck struct {
+	Name        string       `json:"name"`
+	Index       uint64       `json:"index,string"` // of its table when it had compared
+	Rows        uint32       `json:"rows"`         // its routes in the table
+	Sessions    uint32       `json:"sessions"`     // open on it
+	Differences []Difference `json:"differences"`
+	More        uint32       `json:"more"` // that were not looked into: check again
+	Repaired    uint32       `json:"repaired"`
+	Error       string       `json:"error,omitempty"` // why it did not compare
+}
+
+// Difference is one client in whom table and node do not agree.
+type Difference struct {
+	Kind     string     `json:"kind"`
+	Client   string     `json:"client"`
+	Tenant   string     `json:"tenant"`
+	Epoch    wire.Epoch `json:"epoch,string"` // of the row, or of the session
+	Repaired bool       `json:"repaired"`
+}
+
+// UpgradeResult tells what became of the feature level.
+type UpgradeResult struct {
+	From       uint32   `json:"from"`
+	Level      uint32   `json:"level"`        // agreed now; From: all that every node can do was agreed on before
+	HeldBackBy []string `json:"held_back_by"` // nodes but for which it would be higher
 }
 
 // SnapshotResult tells what was written.

@@ -73,6 +73,7 @@ func (n *Node) begin(t testing.TB, args ...string) {
 		"--mesh", n.mesh, "--advertise-mesh", n.c.Net.Front(n.Index), "--client", n.ClientTCP, "--client-ws", n.ClientWS, "--admin", n.AdminAddr,
 		"--heartbeat", ti.Heartbeat.String(), "--election", ti.Election.String(), "--lease", ti.Lease.String(), "--margin", ti.Margin.String(),
 		"--renew", ti.Renew.String(), "--quiet", ti.Quiet.String(), "--idle", ti.Idle.String(), "--journal", n.journal(),
+		"--takeover-burst", "1000000", // the workload takes over all the time
 	}
 	all = append(append(all, args...), n.c.args...)
 	log, err := os.OpenFile(n.logFile(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)

@@ -72,6 +72,16 @@ func newCollector(s Sources) *collector {
 	c.value(counter, "imroute_quiet_seconds_total", "Time this node has spent without a lease.", s.Quiet)
 	c.value(counter, "imroute_refused_grants_total", "Lease renewals that this node refused as leader.", s.RefusedGrants)
 	c.value(counter, "imroute_expiries_total", "Incarnations that this node proposed to end as leader.", s.Expiries)
+	c.value(counter, "imroute_takeovers_refused_total", "Logins refused because their client id had been taken over too often.", s.RefusedFights)
+	c.value(counter, "imroute_route_checks_total", "Comparisons of this node's sessions with its rows in the table.", s.RouteChecks)
+	if s.RouteRepairs != nil {
+		c.add(counter, "imroute_route_repairs_total", "Differences between sessions and rows that were repaired.", "kind",
+			func(emit func(float64, ...string)) {
+				for kind, v := range s.RouteRepairs() {
+					emit(v, kind)
+				}
+			})
+	}
 	c.value(gauge, "imroute_free_disk_bytes", "Free space where the data folder is.", s.FreeDisk)
 	c.value(gauge, "imroute_store_bytes", "Size of the Raft store.", s.StoreBytes)
 	return c

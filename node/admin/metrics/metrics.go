@@ -36,14 +36,17 @@ type Sources struct {
 	Applied     func() float64 // our own applied index
 	ApplyLag    func() float64 // entries committed and not applied
 
-	Takeovers     func() float64   // logins that took a client over from another node
-	LeaseLeft     func() float64   // seconds; negative once it is over
-	Quiet         func() float64   // seconds spent without a lease since the start
-	RefusedGrants func() float64   // renewals this node refused as leader
-	Expiries      func() float64   // incarnations this node proposed to end as leader
-	FreeDisk      func() float64   // bytes
-	StoreBytes    func() float64   // bytes
-	Fsync         func() Histogram // seconds of each write to the Raft store, its fsync included
+	Takeovers     func() float64            // logins that took a client over from another node
+	LeaseLeft     func() float64            // seconds; negative once it is over
+	Quiet         func() float64            // seconds spent without a lease since the start
+	RefusedGrants func() float64            // renewals this node refused as leader
+	Expiries      func() float64            // incarnations this node proposed to end as leader
+	RouteChecks   func() float64            // comparisons of the sessions with the table
+	RouteRepairs  func() map[string]float64 // differences repaired, by kind
+	RefusedFights func() float64            // logins refused because the client id changed hands too often
+	FreeDisk      func() float64            // bytes
+	StoreBytes    func() float64            // bytes
+	Fsync         func() Histogram          // seconds of each write to the Raft store, its fsync included
 }
 
 // Histogram is a distribution that somebody else counted: Buckets has, for each upper bound, how many were at most that.
