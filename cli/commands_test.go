@@ -49,29 +49,36 @@ var (
 	}
 	status = admin.ClusterStatus{
 		ClusterID: "00000000000000c1", Node: "n1", Leader: "n1", Term: 2, AppliedIndex: 121, Voters: 2, Quorum: 2, NodesUp: 1, NodesDown: 1, Routes: 1,
-		Settings: admin.Settings{DuplicateLogin: "replace", TargetVoters: 3}, Health: admin.HealthDegraded, Problems: []string{"node-two is down: start it"},
+		FeatureLevel: 1, PossibleLevel: 1, HeldBackBy: []string{}, Settings: admin.Settings{DuplicateLogin: "replace", TargetVoters: 3}, Health: admin.HealthDegraded, Problems: []string{"node-two is down: start it"},
 	}
 )
 
 func answers() map[string]any {
 	expires := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	return map[string]any{
-		"GET /v1/nodes":              []admin.Node{node1, node2},
-		"GET /v1/nodes/n1":           admin.NodeDetail{Node: node1, Reachable: true, Detail: &admin.Detail{RaftState: "leader", Term: 2, LeaseLeftMS: 3500, Boot: 9, PeersUp: []string{}, PeersDown: []string{"node-two"}, StoreBytes: 3 << 20}},
-		"GET /v1/nodes/node-two":     admin.NodeDetail{Node: node2},
-		"POST /v1/nodes/n1/drain":    node1,
-		"POST /v1/nodes/n1/promote":  node1,
-		"POST /v1/nodes/n1/demote":   node1,
-		"GET /v1/cluster":            status,
-		"GET /v1/cluster/settings":   status.Settings,
-		"PUT /v1/cluster/settings":   status.Settings,
-		"POST /v1/tokens":            admin.JoinToken{ID: "t1", Token: "imj1-abc", Expires: expires},
-		"GET /v1/tokens":             []admin.JoinTokenInfo{{ID: "t1", Expires: expires}, {ID: "t2", Expires: expires, Expired: true}},
-		"DELETE /v1/tokens/t1":       map[string]string{},
-		"GET /v1/raft/peers":         admin.RaftPeers{Leader: "n1", Term: 2, CommitIndex: 121, ConfigIndex: 5, Peers: []admin.RaftPeer{{Name: "n1", ID: 0xa1, Mesh: "10.0.0.1:7900", Voter: true, Leader: true, State: "up", AppliedIndex: 121}}},
-		"POST /v1/raft/transfer":     admin.TransferResult{From: "n1", Leader: "node-two", Term: 3},
-		"POST /v1/raft/verify":       admin.VerifyResult{Index: 121, Agree: true, Nodes: []admin.VerifyNode{{Name: "n1", Index: 121, Hash: "ff00"}}},
-		"POST /v1/raft/snapshot":     admin.SnapshotResult{Node: "n1", ID: "2-121", Index: 121, Bytes: 2048},
+		"GET /v1/nodes":             []admin.Node{node1, node2},
+		"GET /v1/nodes/n1":          admin.NodeDetail{Node: node1, Reachable: true, Detail: &admin.Detail{RaftState: "leader", Term: 2, LeaseLeftMS: 3500, Boot: 9, PeersUp: []string{}, PeersDown: []string{"node-two"}, StoreBytes: 3 << 20}},
+		"GET /v1/nodes/node-two":    admin.NodeDetail{Node: node2},
+		"POST /v1/nodes/n1/drain":   node1,
+		"POST /v1/nodes/n1/promote": node1,
+		"POST /v1/nodes/n1/demote":  node1,
+		"GET /v1/cluster":           status,
+		"GET /v1/cluster/settings":  status.Settings,
+		"PUT /v1/cluster/settings":  status.Settings,
+		"POST /v1/tokens":           admin.JoinToken{ID: "t1", Token: "imj1-abc", Expires: expires},
+		"GET /v1/tokens":            []admin.JoinTokenInfo{{ID: "t1", Expires: expires}, {ID: "t2", Expires: expires, Expired: true}},
+		"DELETE /v1/tokens/t1":      map[string]string{},
+		"GET /v1/raft/peers":        admin.RaftPeers{Leader: "n1", Term: 2, CommitIndex: 121, ConfigIndex: 5, Peers: []admin.RaftPeer{{Name: "n1", ID: 0xa1, Mesh: "10.0.0.1:7900", Voter: true, Leader: true, State: "up", AppliedIndex: 121}}},
+		"POST /v1/raft/transfer":    admin.TransferResult{From: "n1", Leader: "node-two", Term: 3},
+		"POST /v1/raft/verify":      admin.VerifyResult{Index: 121, Agree: true, Nodes: []admin.VerifyNode{{Name: "n1", Index: 121, Hash: "ff00"}}},
+		"POST /v1/raft/snapshot":    admin.SnapshotResult{Node: "n1", ID: "2-121", Index: 121, Bytes: 2048},
+		"POST /v1/routes/check": admin.CheckResult{Clean: true, Nodes: []admin.NodeCheck{
+			{Name: "n1", Index: 121, Rows: 7, Sessions: 7, Differences: []admin.Difference{}},
+			{Name: "n3", Index: 121, Rows: 2, Sessions: 2, Repaired: 2, Differences: []admin.Difference{
+				{Kind: admin.RowWithoutSession, Client: "bob", Epoch: 17, Repaired: true}, {Kind: admin.SessionWithoutRow, Client: "x", Tenant: "acme", Epoch: 18, Repaired: true},
+			}},
+		}},
+		"POST /v1/cluster/upgrade":   admin.UpgradeResult{From: 1, Level: 2, HeldBackBy: []string{"n1"}},
 		"GET /v1/routes/bob":         bob,
 		"GET /v1/routes":             admin.RoutePage{Routes: []admin.RouteRow{{Client: "bob", Node: "n1", Incarnation: 3, Session: "aa.2", Epoch: 17}, {Client: "x", Tenant: "acme", Node: "n1"}}, Index: 121},
 		"GET /v1/routes/stats":       admin.RouteStats{Routes: 2, Void: 1, ByNode: map[string]uint32{"n1": 2}, Pages: 1, Bytes: 65536, Index: 121},
@@ -108,6 +115,8 @@ func TestOutput(t *testing.T) {
 		{"raft_transfer", "raft transfer", 0},
 		{"raft_verify", "raft verify", 0},
 		{"raft_snapshot", "raft snapshot", 0},
+		{"route_check", "route check --fix", 0},
+		{"cluster_upgrade", "cluster upgrade", 0},
 		{"route_get", "route get bob", 0},
 		{"route_list", "route list", 0},
 		{"route_stats", "route stats", 0},

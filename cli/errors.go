@@ -13,7 +13,7 @@ import (
 const (
 	ExitOK       = 0 // done
 	ExitError    = 1 // anything without a code of its own, wrong usage included
-	ExitDegraded = 2 // "cluster health" or "cluster status": it works, but something is missing
+	ExitDegraded = 2 // "cluster health", "cluster status" or "route check": it works, but something is missing or wrong
 	ExitNotFound = 3 // the client, node or token does not exist, or the recipient is offline
 	ExitNoQuorum = 4 // no majority of voters answers: nothing was decided, try again later
 )

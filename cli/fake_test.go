@@ -209,6 +209,7 @@ func (f *fakeServer) Wait() error            { <-f.ended; return f.err }
 func (f *fakeServer) Ready() <-chan struct{} { return f.ready }
 func (f *fakeServer) ClusterID() string      { return "c1" }
 func (f *fakeServer) Name() string           { return f.set.name }
+func (f *fakeServer) Dev() bool              { return f.set.dev }
 func (f *fakeServer) AdminToken() string     { return "admin-secret" }
 func (f *fakeServer) Addrs() wire.Addrs {
 	return wire.Addrs{Mesh: f.set.mesh, ClientTCP: f.set.clientTCP, ClientWS: f.set.clientWS, Admin: f.set.admin}

@@ -8,7 +8,8 @@ const exitCodesHelp = `imctl's exit codes
      commands that run until they are stopped: stopped by Ctrl-C or SIGTERM
   1  error: wrong usage, no node answers, refused, time-out, outcome not known
   2  degraded: "cluster status" and "cluster health" found the cluster working
-     but not whole; "raft verify" did not hear from every node
+     but not whole; "raft verify" did not hear from every node; "route check"
+     found a difference that is left, or did not hear from every node
   3  not found: no such node, token or route; "client send": recipient offline
   4  no quorum: the cluster cannot decide anything at the moment (unavailable);
      nothing was changed, try again later

@@ -70,8 +70,13 @@ func (o *nodeLeaveOptions) run(ctx context.Context, ref string) error {
 		if err != nil {
 			return err
 		}
+		shown := left.Clients
 		for !o.noWait {
-			_, still, err := findNode(ctx, watch, n.Node)
+			now, still, err := findNode(ctx, watch, n.Node)
+			if err == nil && still && now.Clients != shown {
+				o.note("%s: %d clients left", now.Name, now.Clients)
+				shown = now.Clients
+			}
 			switch {
 			case err == nil && !still:
 				if o.asJSON() {

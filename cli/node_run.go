@@ -19,6 +19,7 @@ type server interface {
 	ClusterID() string  // valid after Open
 	Name() string       // valid after Open
 	AdminToken() string // valid after Open; "" in development mode
+	Dev() bool          // valid after Open: the cluster's mode, whatever the flag said
 }
 
 // serverStarter makes a server; it starts nothing.

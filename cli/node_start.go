@@ -72,13 +72,14 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	chosen := !o.explicitBinds()
-	if chosen {
+	if !o.explicitBinds() {
 		ports := newPortPicker()
 		defer ports.close()
 		if err := chooseBinds(&o.nodeSettings, ports); err != nil {
 			return err
 		}
+	} else {
+		rememberedBinds(&o.nodeSettings)
 	}
 	n, err := o.startServer(o.nodeSettings, log)
 	if err != nil {
@@ -98,10 +99,8 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 		}
 		return o.startError(err)
 	}
-	if chosen {
-		if err := rememberBinds(o.nodeSettings); err != nil {
-			log.Warn("cannot remember where this node listens; it may listen elsewhere the next time", "err", err)
-		}
+	if err := rememberBinds(o.nodeSettings); err != nil {
+		log.Warn("cannot remember where this node listens; it may listen elsewhere the next time", "err", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- n.Wait() }() // ends after Close at the latest
@@ -148,7 +147,7 @@ func (o *nodeStartOptions) close(n server, why error) error {
 func (o *nodeStartOptions) announce(n server, log *slog.Logger) error {
 	addrs := n.Addrs()
 	if !o.noContext {
-		c := clusterContext{Cluster: n.ClusterID(), Dev: o.dev, Token: n.AdminToken(), Client: []string{addrs.ClientTCP}, Admin: []string{addrs.Admin}}
+		c := clusterContext{Cluster: n.ClusterID(), Dev: n.Dev(), Token: n.AdminToken(), Client: []string{addrs.ClientTCP}, Admin: []string{addrs.Admin}}
 		if o.clientCert != "" {
 			c.Client = []string{"tls://" + addrs.ClientTCP}
 		}

@@ -114,18 +114,61 @@ func preferredAddrs(base, n int) wire.Addrs {
 	return wire.Addrs{Mesh: at(0), ClientTCP: at(1), ClientWS: at(2), Admin: at(3)}
 }
 
-// listenFile remembers in a data folder where a node listened that was not told where to.
+// listenFile remembers in a data folder where a node listened the last time, and what it told others to dial.
 const listenFile = "listen.json"
+
+type listenMemory struct {
+	wire.Addrs
+	Advertise *advertiseMemory `json:"advertise,omitempty"`
+}
+
+type advertiseMemory struct {
+	All string `json:"all,omitempty"`
+	wire.Addrs
+}
+
+func readListenMemory(data string) (had listenMemory, ok bool) {
+	b, err := os.ReadFile(filepath.Join(data, listenFile))
+	if err != nil { // nothing to prefer
+		return had, false
+	}
+	return had, json.Unmarshal(b, &had) == nil && had.Mesh != "" && had.ClientTCP != "" && had.ClientWS != "" && had.Admin != ""
+}
+
+// rememberedBinds completes what the operator said about this start with what held the last time.
+func rememberedBinds(s *nodeSettings) {
+	had, ok := readListenMemory(s.data)
+	if !ok {
+		return
+	}
+	fill := func(v *string, was string) {
+		if *v == "" {
+			*v = was
+		}
+	}
+	fill(&s.mesh, had.Mesh)
+	fill(&s.clientTCP, had.ClientTCP)
+	fill(&s.clientWS, had.ClientWS)
+	fill(&s.admin, had.Admin)
+	rememberedAdvertise(s, had)
+}
+
+// rememberedAdvertise: whoever says anything about what to advertise says all of it.
+func rememberedAdvertise(s *nodeSettings, had listenMemory) {
+	if had.Advertise == nil || s.advertise+s.advertiseMesh+s.advertiseClientTCP+s.advertiseClientWS+s.advertiseAdmin != "" {
+		return
+	}
+	a := had.Advertise
+	s.advertise, s.advertiseMesh, s.advertiseClientTCP, s.advertiseClientWS, s.advertiseAdmin = a.All, a.Mesh, a.ClientTCP, a.ClientWS, a.Admin
+}
 
 // chooseBinds gives a node that was not told where to listen the addresses it had the last time, else the default ones,
 // else free ones.
 func chooseBinds(s *nodeSettings, p *portPicker) error {
 	want := defaultBinds
-	if b, err := os.ReadFile(filepath.Join(s.data, listenFile)); err == nil { // otherwise there is nothing to prefer
-		var had wire.Addrs
-		if json.Unmarshal(b, &had) == nil && had.Mesh != "" && had.ClientTCP != "" && had.ClientWS != "" && had.Admin != "" {
-			want = had
-		}
+	if had, ok := readListenMemory(s.data); ok {
+		want = had.Addrs
+		rememberedAdvertise(s, had)
 	}
 	got, err := p.node(want)
 	if err != nil {
@@ -135,9 +178,15 @@ func chooseBinds(s *nodeSettings, p *portPicker) error {
 	return nil
 }
 
-// rememberBinds writes what chooseBinds reads. Failing is no reason not to run.
+// rememberBinds writes what readListenMemory reads. Failing is no reason not to run.
 func rememberBinds(s nodeSettings) error {
-	b, err := json.Marshal(wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin})
+	m := listenMemory{Addrs: wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin}}
+	if s.advertise+s.advertiseMesh+s.advertiseClientTCP+s.advertiseClientWS+s.advertiseAdmin != "" {
+		m.Advertise = &advertiseMemory{s.advertise, wire.Addrs{
+			Mesh: s.advertiseMesh, ClientTCP: s.advertiseClientTCP, ClientWS: s.advertiseClientWS, Admin: s.advertiseAdmin,
+		}}
+	}
+	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,9 @@ type Config struct {
 	// other quickly may be merged. It is called from one goroutine and must not call Close. May be nil.
 	OnPeer func(id wire.NodeID, up bool)
 
+	// Elsewhere is told when a node of this cluster answers at an address where another one was expected: addresses have
+	// changed. It must not block. May be nil.
+	Elsewhere func(id wire.NodeID, addr string)
 	// Lanes is the number of lanes to each peer, 1 to MaxLanes. Zero means 4. Of two nodes the higher number holds.
 	Lanes int
 	// Lane is the pattern for every lane; Peer, Lane, Process and Logger are filled in by the mesh. A nil Handler means that

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,9 @@ func (m *Mesh) dial(ctx context.Context, kind connKind, id wire.NodeID, addr str
 	h := &hello{Node: m.self, Process: m.cfg.Process, Lanes: m.cfg.Lanes}
 	conn, theirs, err := dialHello(ctx, m.transport, m.udp.LocalAddr(), quicConfig(&m.cfg), m.identity.Load(), kind, id, addr, h)
 	if err != nil {
+		if e, ok := errors.AsType[*elsewhereError](err); ok && m.cfg.Elsewhere != nil {
+			m.cfg.Elsewhere(e.node, addr)
+		}
 		return nil, err
 	}
 	return &link{conn: conn, kind: kind, process: theirs.Process, lanes: theirs.Lanes, dialled: true, arrived: time.Now()}, nil
@@ -40,6 +44,9 @@ func dialHello(ctx context.Context, t *quic.Transport, local net.Addr, conf *qui
 		if v.err != nil { // written before Dial's error was made, by the same handshake
 			err = v.err
 		}
+		if v.elsewhere {
+			err = &elsewhereError{v.node, err}
+		}
 		return nil, nil, fmt.Errorf("dial %s: %w", addr, closedBecause(err))
 	}
 	theirs, err := askHello(ctx, conn, mine)
@@ -52,6 +59,14 @@ func dialHello(ctx context.Context, t *quic.Transport, local net.Addr, conf *qui
 	}
 	return conn, theirs, nil
 }
+
+// elsewhereError names the member that answered where another one was expected.
+type elsewhereError struct {
+	node wire.NodeID
+	error
+}
+
+func (e *elsewhereError) Unwrap() error { return e.error }
 
 func askHello(ctx context.Context, conn *quic.Conn, mine *hello) (*hello, error) {
 	st, err := conn.OpenStreamSync(ctx)

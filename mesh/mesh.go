@@ -81,7 +81,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg:      cfg,
 		self:     cfg.Identity.Node,
 		cluster:  cfg.Identity.Cluster,
-		log:      cfg.Logger.With("component", "mesh"),
+		log:      cfg.Logger,
 		joins:    rate.NewLimiter(rate.Limit(cfg.JoinRate), 20),
 		refusals: rate.NewLimiter(5, 50),
 		joining:  make(chan struct{}, joinSlots),

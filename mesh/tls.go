@@ -74,6 +74,7 @@ func clientTLS(id *Identity, alpn string, want wire.NodeID) (*tls.Config, *verdi
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			v.node, v.err = id.verifyPeer(cs.PeerCertificates)
 			if v.err == nil && want != 0 && v.node != want {
+				v.elsewhere = true
 				v.err = fmt.Errorf("node %v answers where node %v was expected: %w", v.node, want, ErrIdentity)
 			}
 			return v.err
@@ -83,8 +84,9 @@ func clientTLS(id *Identity, alpn string, want wire.NodeID) (*tls.Config, *verdi
 
 // verdict is written during the handshake and read after the dial returned.
 type verdict struct {
-	node wire.NodeID
-	err  error
+	node      wire.NodeID
+	elsewhere bool // node is of this cluster, but not the one expected there
+	err       error
 }
 
 // jitter spreads a duration over [d/2, d).

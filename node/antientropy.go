@@ -35,42 +35,6 @@ type difference struct {
 	session session
 }
 
-// fencing lists, by client, the sessions that a Revoke took out of the claims and that may still be written to. Such a
-// client's row has no session in the claims and must not go yet.
-type fencing struct {
-	mu sync.Mutex
-	by map[wire.ClientID][]session
-}
-
-func (f *fencing) add(client wire.ClientID, s session) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.by == nil {
-		f.by = map[wire.ClientID][]session{}
-	}
-	f.by[client] = append(f.by[client], s)
-}
-
-// of returns the client's sessions that are not fenced yet, and forgets the others.
-func (f *fencing) of(client wire.ClientID) []session {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var left []session
-	for _, s := range f.by[client] {
-		select {
-		case <-s.Fenced():
-		default:
-			left = append(left, s)
-		}
-	}
-	if len(left) == 0 {
-		delete(f.by, client)
-	} else {
-		f.by[client] = left
-	}
-	return left
-}
-
 // openClaim is a session that may be delivered to.
 type openClaim[S comparable] struct {
 	client  wire.ClientID
@@ -92,37 +56,33 @@ func (c *claims[S]) opened(shard int) (out []openClaim[S]) {
 	return out
 }
 
-// settling tells whether a session of the client waits for its epoch.
+// settling tells whether a session of the client waits for its epoch, or may be written to although it was given up.
 func (c *claims[S]) settling(client wire.ClientID) bool {
 	sh := c.shard(client)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e := sh.clients[client]
-	return e != nil && len(e.pending) > 0
+	return e != nil && (len(e.pending) > 0 || len(e.closing) > 0)
 }
 
-// whenIdle runs decide if no operation of the client is queued or in flight, and queues what it returns, if anything; no
-// batch starts or ends, and no Revoke takes a session away, meanwhile. It reports whether decide ran.
-func (p *proposer) whenIdle(client wire.ClientID, decide func() *operation) bool {
-	p.mu.Lock()
-	for _, ops := range [][]operation{p.flying, p.queue} {
-		for i := range ops {
-			if ops[i].Client == client {
-				p.mu.Unlock()
-				return false
+// whenIdle runs decide as together does, if no operation of the client is queued or in flight and the table here, which has
+// applied that index, holds all that was answered. It reports whether it did.
+func (p *proposer) whenIdle(client wire.ClientID, applied uint64, decide func() *operation) (idle bool) {
+	p.together(func() *operation {
+		if applied < p.index {
+			return nil
+		}
+		for _, ops := range [][]operation{p.flying, p.queue} {
+			for i := range ops {
+				if ops[i].Client == client {
+					return nil
+				}
 			}
 		}
-	}
-	op := decide()
-	if op != nil && p.ended == nil {
-		p.queue = append(p.queue, *op)
-	}
-	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-	return true
+		idle = true
+		return decide()
+	})
+	return idle
 }
 
 // checkSoon has the sessions compared with the table without waiting for the next time that is due.
@@ -260,14 +220,13 @@ func (l *life) judge(ctx context.Context, suspects []difference, fix bool) (foun
 		var busy []difference
 		for _, d := range suspects {
 			is := false
-			settled := l.proposer.whenIdle(d.client, func() *operation {
+			settled := l.proposer.whenIdle(d.client, l.n.fsm.Applied(), func() *operation {
 				is = l.differs(d)
 				if !is || !fix || d.session != nil {
 					return nil
 				}
 				// No session of this epoch can come any more, and none is written to: as good as an Unregister after a fence.
-				l.journal("fence", d.client, d.epoch, wire.SessionID{})
-				return &operation{Op: raftfsm.Op{Kind: raftfsm.Unregister, Client: d.client, Epoch: d.epoch}}
+				return l.unregistration(d.client, d.epoch)
 			})
 			switch {
 			case !settled:
@@ -292,7 +251,7 @@ func (l *life) differs(d difference) bool {
 		s, open := l.claims.find(d.client, d.epoch)
 		return open && s == d.session && !l.hasRow(d.client, d.epoch)
 	}
-	if !l.hasRow(d.client, d.epoch) || l.claims.settling(d.client) || len(l.fencing.of(d.client)) > 0 {
+	if !l.hasRow(d.client, d.epoch) || l.claims.settling(d.client) || l.vacated.covers(d.client, d.epoch) {
 		return false
 	}
 	_, open := l.claims.find(d.client, d.epoch)

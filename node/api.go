@@ -22,8 +22,20 @@ func errNoNode(ref string) error {
 	return admin.Errorf(admin.StatusNotFound, "there is no node %q in this cluster", ref).WithHint("`imctl node list` shows the names")
 }
 
+// known fails while this node has applied nothing yet: its table would say that there is nobody and nothing.
+func (n *Node) known() error {
+	if n.fsm.ClusterID() != 0 {
+		return nil
+	}
+	return admin.Errorf(admin.StatusUnavailable, "this node has not caught up with the cluster since it started: it hears of no leader").
+		WithHint("start enough voters to have a majority; if all addresses have changed, start nodes with --join ADDR of another one")
+}
+
 // resolve finds a member by name or id.
 func (n *Node) resolve(ref string) (raftfsm.Node, error) {
+	if err := n.known(); err != nil {
+		return raftfsm.Node{}, err
+	}
 	if node, ok := n.fsm.NodeByName(ref); ok {
 		return node, nil
 	}
@@ -86,6 +98,9 @@ func (a api) Version() admin.VersionInfo {
 
 // Nodes lists the members with what was last heard of them.
 func (a api) Nodes(context.Context) ([]admin.Node, error) {
+	if err := a.n.known(); err != nil {
+		return nil, err
+	}
 	voters := a.voters()
 	leader, _ := a.n.store.Leader()
 	out := []admin.Node{}
@@ -159,7 +174,7 @@ func (n *Node) detail() *admin.Detail {
 	runtime.ReadMemStats(&mem)
 	free, _ := n.dir.Free()
 	d := &admin.Detail{
-		Clients: uint32(n.gateway.Count()),
+		Clients:   uint32(n.gateway.Count()),
 		RaftState: raftState(st.State), Term: st.Term, CommitIndex: st.CommitIndex, LastLogIndex: st.LastLog, SnapshotIndex: st.SnapshotIndex,
 		LeaseLeftMS: int32(max(n.lease.left(now()).Milliseconds(), -1<<31)), UptimeSeconds: uint32(time.Since(n.born).Seconds()),
 		PeersUp: []string{}, PeersDown: []string{},
@@ -366,14 +381,14 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 		}
 		g.stop(now(), memberOf(node))
 	case opTransfer:
-		var to wire.NodeID
+		var to uint64 // 0: any voter, which a NodeID's text cannot say
 		if err := json.Unmarshal(q.Arg, &to); err != nil {
 			return nil, wire.Errorf(wire.BadRequest, "node id: %v", err)
 		}
 		if !n.store.IsLeader() {
 			return nil, wire.Errorf(wire.NotLeader, "not the leader")
 		}
-		if err := n.store.TransferLeadership(ctx, to); err != nil {
+		if err := n.store.TransferLeadership(ctx, wire.NodeID(to)); err != nil {
 			return nil, wire.Errorf(wire.Refused, "%v", err)
 		}
 	case opWhere:

@@ -41,9 +41,9 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	_, err := n.prove(try)
 	cancel()
 	if err != nil {
-		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones, or see `imctl node list`", st.Quorum, st.Voters)
+		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones; if they run on other addresses than before, start one with --join ADDR of another", st.Quorum, st.Voters)
 	}
-	votersDown := 0
+	votersDown, eligible := 0, 0
 	for _, node := range n.fsm.Nodes() {
 		if node.State == raftfsm.Down {
 			st.NodesDown++
@@ -54,11 +54,16 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 			continue
 		}
 		st.NodesUp++
+		if node.Role != raftfsm.RoleNonVoter {
+			eligible++
+		}
 		if node.State == raftfsm.Draining {
 			problem(admin.HealthDegraded, "node %s is draining: `imctl node drain %s --cancel` ends that", node.Name, node.Name)
 		}
 	}
-	if st.Voters == 2 {
+	if target := st.Settings.TargetVoters; st.Voters < target && eligible >= int(target) {
+		problem(admin.HealthDegraded, "%d voters, %d are wanted and there are nodes enough: they are promoted as soon as they have caught up", st.Voters, target)
+	} else if st.Voters == 2 {
 		problem(admin.HealthDegraded, "two voters: if either stops, nothing can be agreed on; add a third node")
 	}
 	if left := int(st.Voters) - votersDown; votersDown > 0 && left == int(st.Quorum) {
@@ -167,7 +172,7 @@ func (a api) TransferLeadership(ctx context.Context, to string) (admin.TransferR
 	if from == target {
 		return admin.TransferResult{From: n.nameOf(from), Leader: n.nameOf(from), Term: n.store.Term()}, nil
 	}
-	if err := n.askAdmin(ctx, from, opTransfer, target, nil); err != nil {
+	if err := n.askAdmin(ctx, from, opTransfer, uint64(target), nil); err != nil {
 		return admin.TransferResult{}, err
 	}
 	for {

@@ -30,6 +30,9 @@ func (a api) Route(ctx context.Context, q admin.RouteQuery) (admin.Route, error)
 		}
 		route, found, out.Index = at.route, at.found, at.index
 	} else {
+		if err := n.known(); err != nil {
+			return out, err
+		}
 		out.Index = n.fsm.Applied()
 		route, found = n.fsm.Lookup(q.Client)
 	}
@@ -94,6 +97,9 @@ func (a api) views(ctx context.Context, c wire.ClientID) []admin.RouteView {
 
 // Routes reads a page of this node's own table.
 func (a api) Routes(_ context.Context, q admin.RouteListQuery) (admin.RoutePage, error) {
+	if err := a.n.known(); err != nil {
+		return admin.RoutePage{}, err
+	}
 	var node wire.NodeID
 	if q.Node != "" {
 		v, err := a.n.resolve(q.Node)
@@ -211,7 +217,7 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 		m.From = apiSender
 	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
-	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: m.ID.Instance, Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload}
+	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: apiInstance(m), Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload}
 	a.n.router.send(o, nil, &f, m.Timeout)
 	r := apiResult{code: wire.Accepted}
 	if m.Ack != wire.AckNone {
@@ -231,6 +237,11 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 
 // apiSender is who a message is from when the caller of the API names nobody.
 const apiSender = "api"
+
+// apiInstance keeps the API's message ids apart from those of a client of the same name.
+func apiInstance(m admin.Message) uint64 {
+	return wire.Sender(wire.ClientID{Tenant: m.To.Tenant, ID: m.From + " (api)"}, m.ID.Instance)
+}
 
 // apiOrigin waits for the outcome of one message.
 type apiOrigin struct{ done chan apiResult }

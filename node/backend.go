@@ -24,7 +24,7 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	if l == nil || !c.n.lease.holds(now()) {
 		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}
 	}
-	s.SetAttachment(&attached{l, newTracker()})
+	s.SetAttachment(&attached{l, newTracker(), wire.Sender(s.Client(), s.ID().Instance)})
 	w, err := l.login(ctx, s, waiting)
 	c.n.metrics.registrations.Add(codeOf(err))
 	if err == nil && c.n.drainIntent.Load() {
@@ -41,8 +41,9 @@ func (c clients) Closed(s *gateway.Session) {
 
 // attached is what the node keeps with a session.
 type attached struct {
-	life  *life
-	order *tracker
+	life   *life
+	order  *tracker
+	sender uint64 // the instance that its messages carry
 }
 
 func (c clients) Send(s *gateway.Session, f *wire.Frame) {
@@ -50,10 +51,11 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
+	a := s.Attachment().(*attached) // Login made it, and Send is called only after that
 	m := wire.Forward{
-		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: s.ID().Instance, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
+		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
 	}
-	c.n.router.send(s, s.Attachment().(*attached).order, &m, timeout)
+	c.n.router.send(s, a.order, &m, timeout)
 }
 
 func (c clients) LeaseLeft() time.Duration { return c.n.lease.left(now()) }

@@ -276,6 +276,10 @@ func dialConfig(id string, at ...*Node) (client.Config, *user) {
 func (c *cluster) dialErr(cfg client.Config, u *user) error {
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
+	return c.dialIn(ctx, cfg, u)
+}
+
+func (c *cluster) dialIn(ctx context.Context, cfg client.Config, u *user) error {
 	cl, err := client.Dial(ctx, cfg)
 	if err != nil {
 		return err

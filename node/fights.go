@@ -2,6 +2,7 @@ package node
 
 import (
 	"container/list"
+	"context"
 	"sync"
 	"time"
 
@@ -38,6 +39,36 @@ func newFights(burst int, every time.Duration) *fights {
 func (f *fights) allow(client wire.ClientID, at time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	v := f.seenLocked(client)
+	if v.spent(at) > f.most() {
+		return false
+	}
+	v.until = max(v.until, at) + f.every
+	return true
+}
+
+// charge takes off what could not be asked for before, down to nothing.
+func (f *fights) charge(client wire.ClientID, at time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := f.seenLocked(client)
+	v.until = min(max(v.until, at), at+f.most()) + f.every
+}
+
+// exhausted tells whether allow would refuse.
+func (f *fights) exhausted(client wire.ClientID, at time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.ids[client]
+	return e != nil && e.Value.(*fight).spent(at) > f.most()
+}
+
+func (v *fight) spent(at time.Duration) time.Duration { return max(0, v.until-at) }
+
+// most may be spent for one more takeover to be allowed.
+func (f *fights) most() time.Duration { return time.Duration(f.burst-1) * f.every }
+
+func (f *fights) seenLocked(client wire.ClientID) *fight {
 	e := f.ids[client]
 	if e == nil {
 		e = f.old.PushFront(&fight{client: client})
@@ -49,13 +80,7 @@ func (f *fights) allow(client wire.ClientID, at time.Duration) bool {
 		}
 	}
 	f.old.MoveToFront(e)
-	v := e.Value.(*fight)
-	from := max(v.until, at)
-	if from-at > time.Duration(f.burst-1)*f.every {
-		return false
-	}
-	v.until = from + f.every
-	return true
+	return e.Value.(*fight)
 }
 
 // takeovers counts, for one login, the taking over from another SDK instance: once, however many turns it needs.
@@ -74,18 +99,38 @@ func (t *takeovers) from(holder wire.SessionID) error {
 	if t.l.n.fights.allow(t.s.Client(), now()) {
 		return nil
 	}
+	return t.refused()
+}
+
+func (t *takeovers) refused() error {
 	t.l.n.metrics.refusedFights.Add(1)
 	return &wire.Error{Code: wire.Busy, Text: "this client id changes hands too often: is it in use on two devices?"}
 }
 
-// seen looks for another holder before anything is proposed: here among the open sessions, elsewhere by what the table
-// applied here says. What it misses is told by the registration.
-func (t *takeovers) seen() error {
-	if open, ok := t.l.claims.current(t.s.Client()); ok {
+// did counts a takeover here that nobody saw coming.
+func (t *takeovers) did() {
+	if !t.counted {
+		t.counted = true
+		t.l.n.fights.charge(t.s.Client(), now())
+	}
+}
+
+// early refuses before anything is proposed: the holder is open here, or the allowance is used up and the holder is
+// proven to be elsewhere. What the table applied here says is not enough: the holder may have left a moment ago.
+func (t *takeovers) early(ctx context.Context) error {
+	client := t.s.Client()
+	if open, ok := t.l.claims.current(client); ok {
 		return t.from(open.ID())
 	}
-	if row, ok := t.l.n.fsm.Lookup(t.s.Client()); ok && row.Node != t.l.n.id {
-		return t.from(row.Session)
+	if row, ok := t.l.n.fsm.Lookup(client); ok && row.Node == t.l.n.id && t.l.vacated.covers(client, row.Epoch) {
+		return t.from(row.Session) // somebody is on the way from here to elsewhere
 	}
-	return nil
+	if !t.l.n.fights.exhausted(client, now()) {
+		return nil
+	}
+	at, err := t.l.n.reads.do(ctx, client)
+	if err != nil || !at.found || at.route.Node == t.l.n.id || at.route.Session.Instance == t.s.ID().Instance {
+		return nil // the registration will tell
+	}
+	return t.refused()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ type life struct {
 	incarnation wire.Incarnation
 	claims      *claims[session]
 	proposer    *proposer
-	fencing     fencing
+	vacated     vacated
 	comparing   sync.Mutex      // held while the sessions are compared with the table
 	ctx         context.Context // ends with the incarnation
 	end         context.CancelCauseFunc
@@ -81,6 +82,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l := &life{n: n, incarnation: r.Incarnation, claims: newClaims[session](), proposer: newProposer(n.id, r.Incarnation)}
 	l.ctx, l.end = context.WithCancelCause(ctx)
 	l.proposer.stats = &n.metrics.proposer
+	l.vacated.wake = make(chan struct{}, 1)
 	l.proposer.propose = n.leaderCall.propose
 	l.proposer.answered = l.answered
 	n.journal.write(journalLine{Event: "up", Incarnation: l.incarnation})
@@ -91,6 +93,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	})
 	l.wg.Go(func() { l.renew() })
 	l.wg.Go(func() { l.watchEnd() })
+	l.wg.Go(func() { l.vacate() })
 	l.wg.Go(func() { l.keepInStep() })
 	<-l.ctx.Done()
 	why := context.Cause(l.ctx)
@@ -223,7 +226,8 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 			<-t.op.session.Fenced()
 			l.unregister(t.op.Client, t.res.Epoch)
 		}
-		t.op.answer <- answer{OpResult: t.res, index: r.Index}
+		foreign := func(s session) bool { return s.ID().Instance != t.op.Session.Instance }
+		t.op.answer <- answer{OpResult: t.res, index: r.Index, tookOver: slices.ContainsFunc(t.learned.close, foreign)}
 	}
 }
 
@@ -245,8 +249,13 @@ func closeReplaced(s session, by wire.SessionID) {
 }
 
 func (l *life) unregister(client wire.ClientID, epoch wire.Epoch) {
+	l.proposer.add(*l.unregistration(client, epoch))
+}
+
+// unregistration gives an epoch up: nothing is delivered under it any more.
+func (l *life) unregistration(client wire.ClientID, epoch wire.Epoch) *operation {
 	l.journal("fence", client, epoch, wire.SessionID{})
-	l.proposer.add(operation{Op: raftfsm.Op{Kind: raftfsm.Unregister, Client: client, Epoch: epoch}})
+	return &operation{Op: raftfsm.Op{Kind: raftfsm.Unregister, Client: client, Epoch: epoch}}
 }
 
 // register proposes s's registration and waits for the answer.
@@ -268,7 +277,7 @@ func (l *life) register(ctx context.Context, s session, fenced wire.Epoch) (answ
 func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)) (gateway.Welcome, error) {
 	taking := takeovers{l: l, s: s}
 	if l.n.fsm.Settings().Duplicate != raftfsm.DuplicateReject { // whose answer is better
-		if err := taking.seen(); err != nil {
+		if err := taking.early(ctx); err != nil {
 			return gateway.Welcome{}, err
 		}
 	}
@@ -284,6 +293,9 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 		}
 		switch a.Code {
 		case raftfsm.OpOK:
+			if a.tookOver {
+				taking.did()
+			}
 			return gateway.Welcome{Epoch: a.Epoch}, nil
 		case raftfsm.OpStale:
 			return gateway.Welcome{}, &wire.Error{Code: wire.Superseded, Text: "a later attempt of the same client is logged in"}
@@ -309,7 +321,10 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 
 // closed is Backend.Closed: nothing is delivered to s any more.
 func (l *life) closed(s session) {
-	if epoch := l.claims.ended(s.Client(), s); epoch != 0 {
-		l.unregister(s.Client(), epoch)
-	}
+	l.proposer.together(func() *operation { // or its row would look forgotten for a moment
+		if epoch := l.claims.ended(s.Client(), s); epoch != 0 && !l.vacated.covers(s.Client(), epoch) {
+			return l.unregistration(s.Client(), epoch)
+		}
+		return nil
+	})
 }

@@ -53,6 +53,9 @@ func (n *Node) remember() error {
 		return fmt.Errorf("identity in %s is node %s's, but the folder is node %s's: was a file copied from another node?", n.cfg.Data, id.Node, n.id)
 	}
 	n.identity.Store(id)
+	if err := n.checkToken(); err != nil {
+		return err
+	}
 	members, err := n.dir.Members()
 	if err != nil {
 		return err
@@ -79,8 +82,40 @@ func (n *Node) remember() error {
 		}
 		n.ca.Store(ca)
 	}
-	n.secrets, err = loadSecrets(n.dir)
-	return err
+	if n.secrets, err = loadSecrets(n.dir); err != nil {
+		return err
+	}
+	return n.settleMode(n.secrets.Dev)
+}
+
+// checkToken refuses a token of another cluster: whoever gives one for a folder that is a member already, with the same
+// words at every start, means this cluster.
+func (n *Node) checkToken() error {
+	if n.cfg.Token == "" {
+		return nil
+	}
+	token, err := mesh.ParseToken(n.cfg.Token)
+	if err != nil {
+		return fmt.Errorf("--token: %w", err)
+	}
+	ours, err := mesh.CAHash(n.identity.Load().CAPEM)
+	if err != nil {
+		return err
+	}
+	if token.CAHash != ours {
+		return fmt.Errorf("--token is for another cluster than the one that the data folder %s belongs to: use another folder to join that one", n.cfg.Data)
+	}
+	return nil
+}
+
+// settleMode holds the cluster's mode, development or not, against what this start says. It is the cluster's: with one node
+// in development mode anybody who reaches it could log in as anyone.
+func (n *Node) settleMode(dev bool) error {
+	if n.cfg.Dev && !dev {
+		return fmt.Errorf("--dev, but the cluster of data folder %s is not in development mode: leave --dev out", n.cfg.Data)
+	}
+	n.cfg.Dev = dev
+	return nil
 }
 
 // found makes a new cluster of one.
@@ -105,6 +140,7 @@ func (n *Node) found() error {
 		return err
 	}
 	n.secrets = newSecrets()
+	n.secrets.Dev = n.cfg.Dev
 	return n.enter(cert, key, ca.CertPEM(), caKey, nil)
 }
 
@@ -132,6 +168,9 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	if n.secrets, err = takeIn(reply.Secrets); err != nil {
+		return err
+	}
+	if err := n.settleMode(n.secrets.Dev); err != nil {
 		return err
 	}
 	var members []datadir.Member

@@ -99,10 +99,10 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.id = n.dir.ID()
 	n.log = n.log.With("id", n.id)
-	if err := n.checkMachine(); err != nil {
+	if err := n.becomeMember(ctx); err != nil { // found, join, or remember
 		return err
 	}
-	if err := n.becomeMember(ctx); err != nil { // found, join, or remember
+	if err := n.checkMachine(); err != nil {
 		return err
 	}
 	n.log.Info("starting", "name", n.name, "version", Version, "cluster", fmt.Sprintf("%016x", n.identity.Load().Cluster))
@@ -117,7 +117,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.router.local.r = n.router
 	if n.mesh, err = mesh.New(mesh.Config{
-		Bind: n.cfg.Mesh.Bind, Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin,
+		Bind: n.cfg.Mesh.Bind, Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
 	}); err != nil {
 		return err
@@ -359,3 +359,6 @@ func (n *Node) AdminToken() string {
 	}
 	return n.secrets.AdminToken
 }
+
+// Dev tells whether the cluster is in development mode; valid after Open.
+func (n *Node) Dev() bool { return n.cfg.Dev }

@@ -24,8 +24,9 @@ type operation struct {
 // answer of the state machine to one operation, or why there is none.
 type answer struct {
 	raftfsm.OpResult
-	index uint64
-	err   error // the incarnation ended before the operation was answered
+	index    uint64
+	tookOver bool  // another SDK instance's session here was closed for it
+	err      error // the incarnation ended before the operation was answered
 }
 
 // proposer brings this incarnation's registrations to the leader: one batch in flight, the next filling meanwhile. A batch
@@ -41,6 +42,7 @@ type proposer struct {
 	queue    []operation
 	flying   []operation // of the batch in flight
 	inflight uint64      // seq of the batch whose sessions are not all told yet; 0: none
+	index    uint64      // of the last batch answered
 	refused  []wire.ClientID
 	ended    error
 	wake     chan struct{} // capacity 1
@@ -87,6 +89,23 @@ func (p *proposer) revoking(client wire.ClientID, decide func(inflight uint64)) 
 	}
 }
 
+// together runs decide and queues the operation it returns, if any (none with an answer), in one step: no batch starts or
+// ends and no Revoke takes a session away in between.
+func (p *proposer) together(decide func() *operation) {
+	p.mu.Lock()
+	op := decide()
+	if op != nil && p.ended == nil {
+		p.queue = append(p.queue, *op)
+	}
+	p.mu.Unlock()
+	if op != nil {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // run proposes until ctx ends or the incarnation is over, then answers what is left with the cause and returns it. forget is told which refusals are obsolete.
 func (p *proposer) run(ctx context.Context, forget func(seq uint64, clients []wire.ClientID)) error {
 	var err error
@@ -114,13 +133,13 @@ func (p *proposer) run(ctx context.Context, forget func(seq uint64, clients []wi
 		p.answered(ops, r)
 		p.mu.Lock()
 		clients := p.refused
-		p.refused, p.inflight, p.flying = nil, 0, nil
+		p.refused, p.inflight, p.flying, p.index = nil, 0, nil, max(p.index, r.Index)
 		p.mu.Unlock()
 		forget(seq, clients)
 	}
 	p.mu.Lock()
 	left := p.queue
-	p.queue, p.ended = nil, err
+	p.queue, p.flying, p.ended = nil, nil, err
 	p.mu.Unlock()
 	for i := range left {
 		left[i].fail(err)

@@ -99,6 +99,7 @@ func Recover(cfg RecoverConfig) (plan RecoverPlan, err error) {
 		return plan, err
 	}
 	fsm := raftfsm.NewFSM(raftfsm.FSMConfig{Logger: log, Fatal: func(error) {}}) // its error comes back through the store
+	var recovered datadir.Recovered
 	_, err = store.Recover(store.Config{Dir: dir.RaftDir(), Local: dir.ID(), FSM: fsm, Logger: quieterLogger(log)}, ids, func(found store.Found) error {
 		if plan, err = makePlan(cfg, dir, fsm, found, ids); err != nil {
 			return err
@@ -110,7 +111,7 @@ func Recover(cfg RecoverConfig) (plan RecoverPlan, err error) {
 				plan.Generation++
 			}
 		}
-		recovered := datadir.Recovered{Generation: plan.Generation, Mark: recoveryMark(plan)}
+		recovered = datadir.Recovered{Generation: plan.Generation, Mark: recoveryMark(plan)}
 		if recovered.Generation < former.Generation {
 			return fmt.Errorf("%w: this node belongs to generation %d already: give --generation %d, or a higher one, on all survivors", ErrRecoverPeers, former.Generation, former.Generation+1)
 		}
@@ -121,8 +122,13 @@ func Recover(cfg RecoverConfig) (plan RecoverPlan, err error) {
 			}
 		}
 		// Before the snapshot: with the new configuration but without this, the node would serve without a new generation.
-		return dir.SetRecovered(recovered)
+		pending := recovered
+		pending.Pending = true
+		return dir.SetRecovered(pending)
 	})
+	if err == nil {
+		err = dir.SetRecovered(recovered)
+	}
 	return plan, err
 }
 
@@ -221,6 +227,9 @@ func (n *Node) openLineage() error {
 	own, err := n.dir.Recovered()
 	if err != nil {
 		return err
+	}
+	if own.Pending {
+		return fmt.Errorf("recovering %s was interrupted: run `imctl raft recover` on it again, with the same file, before it is started", n.cfg.Data)
 	}
 	n.lineage = &lineageLayer{
 		StreamLayer: n.mesh.RaftLayer(), log: n.log.With("part", "raft"), own: own, keep: n.dir.SetRecovered,

@@ -309,8 +309,9 @@ func (r *router) senderOf(m *wire.Forward) origin {
 	if l == nil {
 		return nil
 	}
-	s, ok := l.claims.current(wire.ClientID{Tenant: m.Tenant, ID: m.From})
-	if !ok || s.ID().Instance != m.Instance {
+	from := wire.ClientID{Tenant: m.Tenant, ID: m.From}
+	s, ok := l.claims.current(from)
+	if !ok || wire.Sender(from, s.ID().Instance) != m.Instance {
 		return nil
 	}
 	return s

@@ -27,6 +27,7 @@ type secrets struct {
 	// ClientKeys is a key file (gateway.ParseKeys) with the cluster's own key for login tokens, for those who have no issuer
 	// of their own.
 	ClientKeys string `json:"client_keys"`
+	Dev        bool   `json:"dev,omitempty"` // the cluster is in development mode
 }
 
 func newSecrets() *secrets {
@@ -60,12 +61,17 @@ func loadSecrets(d *datadir.Dir) (*secrets, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secrets{AdminToken: strings.TrimSpace(string(token)), ClientKeys: string(keys)}, nil
+	return &secrets{AdminToken: strings.TrimSpace(string(token)), ClientKeys: string(keys), Dev: d.HasSecret(datadir.DevMode)}, nil
 }
 
 func (s *secrets) store(d *datadir.Dir) error {
 	if err := d.SetSecret(datadir.AdminTok, []byte(s.AdminToken+"\n")); err != nil {
 		return err
+	}
+	if s.Dev {
+		if err := d.SetSecret(datadir.DevMode, []byte("this cluster is in development mode\n")); err != nil {
+			return err
+		}
 	}
 	return d.SetSecret(datadir.ClientKey, []byte(s.ClientKeys))
 }

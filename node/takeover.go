@@ -71,13 +71,15 @@ func (n *Node) handleRevoke(ctx context.Context, from wire.NodeID, q *wire.Revok
 	}
 	var s session
 	var open bool
+	kick := q.Code != 0
 	l.proposer.revoking(q.Client, func(inflight uint64) {
-		if s, open = l.claims.revoke(q.Client, q.Epoch, inflight); open {
-			l.fencing.add(q.Client, s)
+		s, open = l.claims.revoke(q.Client, q.Epoch, inflight)
+		if !kick {
+			l.vacated.add(q.Client, q.Epoch, now()+n.cfg.Timings.Lease)
 		}
 	})
 	if open {
-		if q.Code != 0 {
+		if kick {
 			s.Close(q.Code, q.Text)
 		} else {
 			closeReplaced(s, q.By)
@@ -92,7 +94,11 @@ func (n *Node) handleRevoke(ctx context.Context, from wire.NodeID, q *wire.Revok
 			return nil, context.Cause(ctx)
 		}
 	}
-	l.unregister(q.Client, q.Epoch)
+	if kick {
+		l.unregister(q.Client, q.Epoch)
+	} else {
+		l.journal("fence", q.Client, q.Epoch, wire.SessionID{}) // the registration behind it replaces the row
+	}
 	return &wire.RevokeReply{Code: wire.OK}, nil
 }
 

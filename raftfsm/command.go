@@ -159,7 +159,10 @@ func Encode(c *Command) ([]byte, error) {
 }
 
 // Decode reads what Encode wrote. The command shares nothing with b. The error is ErrTooNew or ErrDamaged, wrapped.
-func Decode(b []byte) (*Command, error) {
+func Decode(b []byte) (*Command, error) { return decode(b, MaxFeatureLevel) }
+
+// decode is Decode for a program that knows the levels up to known.
+func decode(b []byte, known uint32) (*Command, error) {
 	switch {
 	case len(b) > MaxCommand:
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrDamaged, len(b), MaxCommand)
@@ -173,26 +176,26 @@ func Decode(b []byte) (*Command, error) {
 	if got, want := commandCRC(b), binary.BigEndian.Uint32(b[3:]); got != want {
 		return nil, fmt.Errorf("%w: checksum %08x, should be %08x", ErrDamaged, got, want)
 	}
-	if level := uint32(binary.BigEndian.Uint16(b[1:])); level > MaxFeatureLevel {
-		return nil, fmt.Errorf("%w: it needs feature level %d, this program knows %d", ErrTooNew, level, MaxFeatureLevel)
+	if level := uint32(binary.BigEndian.Uint16(b[1:])); level > known {
+		return nil, fmt.Errorf("%w: it needs feature level %d, this program knows %d", ErrTooNew, level, known)
 	}
 	c := new(Command)
 	if err := wire.Unmarshal(b[commandHeader:], c); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err := c.readable(); err != nil {
+	if err := c.readable(known); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
 // readable says whether this program knows what c means, which is not the same as c being sensible.
-func (c *Command) readable() error {
+func (c *Command) readable(known uint32) error {
 	if !c.Kind.known() {
 		return fmt.Errorf("%w: kind %d", ErrTooNew, c.Kind)
 	}
-	if c.Kind == KindFeatureLevel && c.Level > MaxFeatureLevel {
-		return fmt.Errorf("%w: the cluster agreed on feature level %d, this program knows %d", ErrTooNew, c.Level, MaxFeatureLevel)
+	if c.Kind == KindFeatureLevel && c.Level > known {
+		return fmt.Errorf("%w: the cluster agreed on feature level %d, this program knows %d", ErrTooNew, c.Level, known)
 	}
 	if c.Role > RoleNonVoter {
 		return fmt.Errorf("%w: role %d", ErrTooNew, c.Role)
@@ -210,8 +213,10 @@ func (c *Command) readable() error {
 
 // Check is what the leader runs on a decoded command before it proposes it; featureLevel is the agreed one. The error says
 // which field is at fault and is meant for whoever sent the command.
-func (c *Command) Check(featureLevel uint32) error {
-	if err := c.readable(); err != nil {
+func (c *Command) Check(featureLevel uint32) error { return c.check(featureLevel, MaxFeatureLevel) }
+
+func (c *Command) check(featureLevel, known uint32) error {
+	if err := c.readable(known); err != nil {
 		return err
 	}
 	if c.needs() > featureLevel {

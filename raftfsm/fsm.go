@@ -24,6 +24,8 @@ type FSMConfig struct {
 	EventBuffer int
 	// ClusterID is the cluster this data folder belongs to: a snapshot of another one is refused. Zero: whatever is found first.
 	ClusterID uint64
+	// FeatureLevel is the highest that this node says it knows. Zero: MaxFeatureLevel, and only tests say anything else.
+	FeatureLevel uint32
 }
 
 const defaultEventBuffer = 4096
@@ -77,6 +79,9 @@ func NewFSM(c FSMConfig) *FSM {
 	if c.EventBuffer <= 0 {
 		c.EventBuffer = defaultEventBuffer
 	}
+	if c.FeatureLevel == 0 {
+		c.FeatureLevel = MaxFeatureLevel
+	}
 	f := &FSM{config: c, log: c.Logger, table: NewTable(), changed: make(chan struct{})}
 	f.waiters.stopped = make(chan struct{})
 	return f
@@ -104,7 +109,7 @@ func (f *FSM) applyOne(l *raft.Log) any {
 	}
 	var out any
 	if l.Type == raft.LogCommand {
-		c, err := Decode(l.Data)
+		c, err := f.Decode(l.Data)
 		if err != nil {
 			return f.fail(fmt.Errorf("entry %d of term %d cannot be read: %w", l.Index, l.Term, err))
 		}
@@ -198,7 +203,7 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	if cluster == 0 {
 		cluster = f.ClusterID()
 	}
-	t, index, err := ReadSnapshot(r, cluster)
+	t, index, err := readSnapshot(r, cluster, f.config.FeatureLevel)
 	if err != nil {
 		return err
 	}
@@ -221,6 +226,12 @@ func (f *FSM) Grab() *View {
 	defer f.applyMu.Unlock()
 	return f.table.Grab(f.applied.Load())
 }
+
+// Decode is the function Decode for this node.
+func (f *FSM) Decode(b []byte) (*Command, error) { return decode(b, f.config.FeatureLevel) }
+
+// Check is Command.Check against the level agreed on.
+func (f *FSM) Check(c *Command) error { return c.check(f.FeatureLevel(), f.config.FeatureLevel) }
 
 // Lookup returns the live route of a client as this node knows it. It takes the read lock of one stripe and allocates nothing.
 func (f *FSM) Lookup(c wire.ClientID) (Route, bool) {

@@ -15,7 +15,12 @@ import (
 // cluster not 0 a snapshot of another cluster is refused. The error is one of ErrSnapshotDamaged (also: too short, or with
 // something behind it), ErrSnapshotForeign, ErrSnapshotVersion, or r's own.
 func ReadSnapshot(r io.Reader, cluster uint64) (t *Table, index uint64, err error) {
-	sr := &snapshotReader{r: r, t: NewTable()}
+	return readSnapshot(r, cluster, MaxFeatureLevel)
+}
+
+// readSnapshot is ReadSnapshot for a program that knows the feature levels up to known.
+func readSnapshot(r io.Reader, cluster uint64, known uint32) (t *Table, index uint64, err error) {
+	sr := &snapshotReader{r: r, t: NewTable(), known: known}
 	if err := sr.read(cluster); err != nil {
 		return nil, 0, fmt.Errorf("read snapshot: %w", err)
 	}
@@ -24,6 +29,7 @@ func ReadSnapshot(r io.Reader, cluster uint64) (t *Table, index uint64, err erro
 
 type snapshotReader struct {
 	r       io.Reader
+	known   uint32 // feature levels
 	crc     uint32
 	chunks  int
 	buf     []byte
@@ -129,8 +135,8 @@ func (sr *snapshotReader) readHeader(payload []byte, cluster uint64) error {
 	if cluster != 0 && m.ClusterID != cluster {
 		return fmt.Errorf("%w: %016x, this is %016x", ErrSnapshotForeign, m.ClusterID, cluster)
 	}
-	if m.FeatureLevel > MaxFeatureLevel || m.Settings.Duplicate > DuplicateReject {
-		return fmt.Errorf("%w: it needs feature level %d, this program knows %d", ErrSnapshotVersion, m.FeatureLevel, MaxFeatureLevel)
+	if m.FeatureLevel > sr.known || m.Settings.Duplicate > DuplicateReject {
+		return fmt.Errorf("%w: it needs feature level %d, this program knows %d", ErrSnapshotVersion, m.FeatureLevel, sr.known)
 	}
 	sr.t.meta = m
 	return nil

@@ -39,27 +39,26 @@ const maxMissing = 1 << 16
 
 // ledger is one recipient's book of what arrived. take belongs to one goroutine, the counters may be read by others.
 type ledger struct {
-	next    []uint32            // by sender: the number expected
+	first   int                 // the first of the senders that may write to this recipient
+	next    []uint32            // the number expected of each of them
 	missing map[uint64]struct{} // sender and number of what was overtaken
 
 	unique, duplicated, disordered, damaged atomic.Int64
 }
 
 // take enters one message and reports whether it is the first of its number.
-func (l *ledger) take(size int, b []byte, senders int) (stamp, bool) {
+func (l *ledger) take(size int, b []byte) (stamp, bool) {
 	if len(b) != size || len(b) < MinSize {
 		l.damaged.Add(1)
 		return stamp{}, false
 	}
 	s := readStamp(b)
-	if int(s.sender) >= senders {
+	i := int(s.sender) - l.first
+	if i < 0 || i >= len(l.next) {
 		l.damaged.Add(1)
 		return stamp{}, false
 	}
-	for int(s.sender) >= len(l.next) { // only as much as is needed: most recipients hear one sender
-		l.next = append(l.next, make([]uint32, int(s.sender)+1-len(l.next))...)
-	}
-	next := &l.next[s.sender]
+	next := &l.next[i]
 	key := func(seq uint32) uint64 { return uint64(s.sender)<<32 | uint64(seq) }
 	switch {
 	case s.seq == *next:

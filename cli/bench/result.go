@@ -2,6 +2,8 @@ package bench
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -145,10 +147,11 @@ func (m usageMark) until(pids []int) usage {
 	return usage{time.Since(m.at), max(cpuOf(pids)-m.servers, 0), max(selfCPU()-m.self, 0)}
 }
 
+// joinCodes says how often each code came.
 func joinCodes(by map[string]int64) string {
 	var parts []string
-	for name, n := range by {
-		parts = append(parts, fmt.Sprintf("%d %s", n, name))
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		parts = append(parts, fmt.Sprintf("%d %s", by[name], name))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -13,8 +13,8 @@ func (s schedule) due(elapsed time.Duration) int64 {
 	if elapsed < 0 {
 		return 0
 	}
-	n := int64(elapsed.Seconds()*s.rate) + 1
-	for n > 0 && s.at(n-1) > elapsed { // rounding
+	n := int64(elapsed.Seconds()*s.rate) + 2 // rounding: one more than there can be
+	for n > 0 && s.at(n-1) > elapsed {
 		n--
 	}
 	return n
@@ -30,4 +30,4 @@ func (s schedule) pairOf(n int64, pairs int, spread bool) (from, to int) {
 }
 
 // leastNap keeps the loop from spinning at high rates: what came due meanwhile is sent together.
-const leastNap = 100 * time.Microsecond
+const leastNap = 200 * time.Microsecond

@@ -12,11 +12,15 @@ package wire
 // Log in:       C → S  login     then  S → C  (waiting)*  welcome | kick
 // Steady state: C → S  send, ack, ping, bye    S → C  deliver, result, pong, goaway, kick
 //
+// Numbers that a client chooses: instance, random for each start of the program; attempt, rising with each login of one
+// instance; a send's id, rising with each message of one instance and the same when a message is sent again. A message id
+// that the recipient has seen is not delivered again but answered as the first one was.
+//
 // Whatever arrives counts as a sign of life; a client that has nothing to say sends ping before welcome's idle_ms is over.
 // A frame that is malformed, oversized or out of place costs the connection: kick protocol_error.
 const (
 	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only]
-	TypeWelcome Type = 2  // epoch, node, idle_ms, max_payload, addrs (where else to go)
+	TypeWelcome Type = 2  // epoch, instance (under which recipients see this client's messages), node, idle_ms, max_payload, addrs
 	TypeWaiting Type = 3  // timeout_ms: the former owner is being fenced; this is the longest it can take
 	TypeSend    Type = 4  // to, id, [ack], [timeout_ms] · payload
 	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack] · payload

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,6 +91,16 @@ func ParseMessageID(s string) (MessageID, error) {
 		return MessageID{}, fmt.Errorf("message id %q: want sixteen hex digits, a dot and a number", s)
 	}
 	return MessageID{i, c}, nil
+}
+
+// Sender is the instance under which a client's messages travel: bound to who it is, so that no client can send under the
+// message ids of another one, whatever instance it claims. It hides the instance that was logged in with.
+func Sender(c ClientID, instance uint64) uint64 {
+	b := make([]byte, 0, 8+MaxTenant+1+MaxClientID)
+	b = binary.BigEndian.AppendUint64(b, instance)
+	b = append(append(append(b, c.Tenant...), 0xff), c.ID...)
+	sum := sha256.Sum256(b)
+	return max(binary.BigEndian.Uint64(sum[:]), 1) // zero means none
 }
 
 // ClientID is a client's name within its tenant. An optional single "/" separates user and device.

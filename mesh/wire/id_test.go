@@ -127,3 +127,21 @@ func TestCodeTable(t *testing.T) {
 		t.Errorf("an unknown code is %q, %v", c, c.Class())
 	}
 }
+
+// Messages carry an identity that only their client can have.
+func TestSenderIsBoundToTheClient(t *testing.T) {
+	alice := ClientID{ID: "alice"}
+	seen := map[uint64]string{}
+	for _, c := range []ClientID{alice, {ID: "alicf"}, {Tenant: "alice"}, {Tenant: "a", ID: "lice"}, {Tenant: "al", ID: "ice"}} {
+		for _, instance := range []uint64{1, 2, 17} {
+			v := Sender(c, instance)
+			if other, ok := seen[v]; ok || v == 0 || v == instance {
+				t.Errorf("%s with instance %d sends as %d, as does %s", c, instance, v, other)
+			}
+			seen[v] = c.String()
+		}
+	}
+	if Sender(alice, 17) != Sender(alice, 17) {
+		t.Error("a reconnecting client sends as somebody else")
+	}
+}

@@ -52,7 +52,11 @@ func parseError(code int, raw []byte) *Error {
 	var b errorBody
 	if err := json.Unmarshal(raw, &b); err != nil || b.Error.Reason == "" {
 		text := strings.TrimSpace(string(raw[:min(len(raw), 200)]))
-		e := Errorf(statusOfHTTP(code), "HTTP %d %s: %q", code, http.StatusText(code), text)
+		status := statusOfHTTP(code)
+		if status == StatusNotFound { // what was not found is the API
+			status = StatusInternal
+		}
+		e := Errorf(status, "HTTP %d %s: %q", code, http.StatusText(code), text)
 		if strings.Contains(text, "HTTP request to an HTTPS server") { // net/http's answer to plain text
 			return e.WithHint("this address speaks TLS: write it as https://… and give its certificate authority with --ca")
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imroute/mesh/wire"
@@ -21,6 +22,7 @@ type Client struct {
 	log        *slog.Logger
 	id         wire.ClientID
 	instance   uint64
+	sender     atomic.Uint64 // what recipients see in place of instance, as welcome told it; 0: not yet
 	base       time.Time
 	in         *inbox
 	events     chan event    // from sessions to the loop, which takes them until the last session has ended
@@ -169,8 +171,14 @@ func (c *Client) State() State {
 // ID is the client id as configured.
 func (c *Client) ID() wire.ClientID { return c.id }
 
-// Instance is this Client's random number, the first half of the ids of all its messages.
-func (c *Client) Instance() uint64 { return c.instance }
+// Instance is the first half of the ids of all this Client's messages, as their recipients see it. The node makes it of the
+// Client's random number and its client id.
+func (c *Client) Instance() uint64 {
+	if v := c.sender.Load(); v != 0 {
+		return v
+	}
+	return c.instance
+}
 
 // now is monotonic, in nanoseconds.
 func (c *Client) now() int64 { return int64(time.Since(c.base)) }

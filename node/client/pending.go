@@ -94,7 +94,7 @@ func (l *pendingList) unlink(p *pending) {
 
 // finish tells whoever waits for p, which is unlinked. Not to be called with Client.mu held.
 func (c *Client) finish(p *pending, r Result) {
-	r.ID = wire.MessageID{Instance: c.instance, Counter: p.id}
+	r.ID = wire.MessageID{Instance: c.Instance(), Counter: p.id}
 	r.RTT = max(0, sinceNanos(p.start, c.now()))
 	switch {
 	case p.ack == wire.AckNone:
@@ -134,7 +134,7 @@ func (c *Client) settle(s *session, f *wire.Frame) {
 		c.finish(p, Result{Code: f.Code, Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
 	case late, f.Code == wire.Delivered, f.Code == wire.Accepted:
 	default:
-		c.refused(Result{Code: f.Code, Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.instance, Counter: f.ID}})
+		c.refused(Result{Code: f.Code, Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
 	}
 }
 

@@ -122,7 +122,7 @@ func (c *Client) enqueue(to string, payload []byte, ack wire.AckMode, timeout ti
 		return nil, wire.MessageID{}, ErrOverloaded
 	}
 	c.counter++
-	id := wire.MessageID{Instance: c.instance, Counter: c.counter}
+	id := wire.MessageID{Instance: c.Instance(), Counter: c.counter}
 	s := c.cur
 	if s != nil {
 		c.appendSend(s, id.Counter, to, payload, ack, int64(timeout))
@@ -170,7 +170,7 @@ func (c *Client) await(ctx context.Context, p *pending) (Result, error) {
 		c.mu.Unlock()
 		if mine {
 			r = timedOut(p)
-			r.ID = wire.MessageID{Instance: c.instance, Counter: id}
+			r.ID = wire.MessageID{Instance: c.Instance(), Counter: id}
 			r.RTT = sinceNanos(p.start, c.now())
 			r.err = context.Cause(ctx)
 		} else {

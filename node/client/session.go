@@ -187,6 +187,7 @@ func (s *session) login(f *wire.Frame) *ending {
 				return protocolError("welcome without an epoch")
 			}
 			s.epoch, s.node = f.Epoch, strings.Clone(f.Node)
+			s.c.sender.Store(f.Instance)
 			s.idle = max(time.Duration(f.IdleMS)*time.Millisecond, minIdle)
 			if f.IdleMS == 0 {
 				s.idle = defaultIdle

@@ -12,8 +12,9 @@ const recoveredFile = "recovered.json"
 // Recovered says from which recovery of the cluster this node's Raft state descends. The zero value: from none, the cluster
 // is as it was founded.
 type Recovered struct {
-	Generation uint16 `json:"generation"`  // of the epochs; rises with each recovery
-	Mark       uint64 `json:"mark,string"` // tells apart two recoveries that were begun with different peers
+	Generation uint16 `json:"generation"`        // of the epochs; rises with each recovery
+	Mark       uint64 `json:"mark,string"`       // tells apart two recoveries that were begun with different peers
+	Pending    bool   `json:"pending,omitempty"` // it was begun and has not been finished: the node must not start
 }
 
 // Recovered returns what SetRecovered was last told.

@@ -19,6 +19,7 @@ const (
 	CAKey     Secret = identityDir + "/ca.key"     // PEM, on voters only
 	AdminTok  Secret = secretsDir + "/admin.token" // bearer token of the admin API
 	ClientKey Secret = secretsDir + "/client.key"  // signing key of client tokens
+	DevMode   Secret = secretsDir + "/dev-mode"    // there if the cluster is in development mode
 )
 
 // SecretPath is where a secret is kept, for programs that want a file name.

@@ -113,7 +113,7 @@ func (s *Session) Done() <-chan struct{} { return s.done }
 // Backend.Login without an error does the same; the first of the two counts.
 func (s *Session) Open(epoch wire.Epoch) {
 	f := wire.Frame{
-		Type: wire.TypeWelcome, Epoch: epoch, Node: s.g.cfg.Backend.NodeName(), IdleMS: uint32(s.g.cfg.Idle.Milliseconds()),
+		Type: wire.TypeWelcome, Epoch: epoch, Instance: wire.Sender(s.client, s.id.Instance), Node: s.g.cfg.Backend.NodeName(), IdleMS: uint32(s.g.cfg.Idle.Milliseconds()),
 		MaxPayload: uint32(s.g.cfg.MaxPayload), Addrs: s.g.alternatives(s.Transport()),
 	}
 	s.mu.Lock()

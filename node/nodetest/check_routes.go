@@ -75,11 +75,15 @@ func checkRoutes(e *Evidence) []string {
 	for _, l := range e.History.Lookups {
 		read(l.Client, l.Epoch, fmt.Sprintf("a look-up at %s finds epoch %d", l.Asked, l.Epoch), l.Call, l.Return)
 	}
+	refused := map[wire.MessageID]Refusal{}
+	for _, r := range e.History.Refused {
+		refused[r.ID] = r
+	}
 	for _, s := range e.History.Sends {
 		if s.Ack != wire.AckNone && s.Return != 0 && s.Code == wire.Offline {
 			read(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, s.Return)
 		}
-		if r, ok := e.History.Refused[s.ID]; ok && s.Ack == wire.AckNone && r.Code == wire.Offline {
+		if r, ok := refused[s.ID]; ok && s.Ack == wire.AckNone && r.Code == wire.Offline {
 			read(s.To, 0, fmt.Sprintf("%v of %s hears offline", s.ID, s.From), s.Call, r.At)
 		}
 	}

@@ -124,7 +124,7 @@ func TestCheckersRefuseBadRuns(t *testing.T) {
 		}},
 		{"routes", "the same, of a message without acknowledgement", func(e *Evidence) {
 			e.History.Sends = append(e.History.Sends, Send{From: "alice", To: "bob", ID: id(9), Call: at(200), Timeout: at(1000)})
-			e.History.Refused = map[wire.MessageID]Refusal{id(9): {At: at(300), Code: wire.Offline}}
+			e.History.Refused = []Refusal{{ID: id(9), At: at(300), Code: wire.Offline}}
 		}},
 		{"routes", "a stale look-up", func(e *Evidence) {
 			e.History.Lookups = append(e.History.Lookups, Lookup{Client: "bob", Call: at(450), Return: at(460), Epoch: 1})

@@ -222,17 +222,35 @@ func (c *Cluster) Leader(t testing.TB) *Node {
 	return leader
 }
 
-// Follower waits for a leader and returns a node that is not it.
+// Follower waits for a leader and returns a node that is not it: the one with the most clients.
 func (c *Cluster) Follower(t testing.TB) *Node {
 	t.Helper()
 	leader := c.Leader(t)
+	have := c.history.clients()
+	var most *Node
 	for _, n := range c.Nodes {
-		if n != leader && n.Running() {
-			return n
+		if n != leader && n.Running() && (most == nil || have[n.Name] > have[most.Name]) {
+			most = n
 		}
 	}
-	t.Fatal("there is no follower")
-	return nil
+	if most == nil {
+		t.Fatal("there is no follower")
+	}
+	return most
+}
+
+// AwaitSpread waits until every node that runs has clients of the workload: a fault of a node without any proves little.
+func (c *Cluster) AwaitSpread(t testing.TB) {
+	t.Helper()
+	c.Await(t, "clients at every node", startWait, func(context.Context) error {
+		have := c.history.clients()
+		for _, n := range c.Nodes {
+			if n.Running() && have[n.Name] == 0 {
+				return fmt.Errorf("%s has none", n.Name)
+			}
+		}
+		return nil
+	})
 }
 
 // Others are all nodes but n.

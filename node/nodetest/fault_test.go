@@ -41,7 +41,7 @@ func TestKill(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	underLoad(t, "SIGSTOP a follower, 0.5 × lease", "SIGSTOP a follower, 1 × lease", "SIGSTOP the leader, 1 × lease")
+	underLoad(t, "SIGSTOP the leader, 0.5 × lease", "SIGSTOP a follower, 1 × lease", "SIGSTOP the leader, 1 × lease")
 }
 
 func TestLongPause(t *testing.T) {

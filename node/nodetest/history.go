@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,7 +18,7 @@ type History struct {
 	lookups  []Lookup
 	kicks    []Kick
 	done     []Process
-	refused  map[wire.MessageID]Refusal
+	refused  []Refusal
 }
 
 // SDK is one client.Client, from its dialling to its end.
@@ -29,6 +28,7 @@ type SDK struct {
 	Instance uint64 // 0: the first login never succeeded
 	Dial     time.Duration
 	States   []SDKState
+	Closed   time.Duration // when the workload closed it; 0: not yet
 }
 
 // SDKState is what an SDK said of its connection.
@@ -50,10 +50,12 @@ type Send struct {
 	Call, Return time.Duration
 	Code         wire.Code
 	Owner, Text  string
+	GivenUp      bool // its SDK was closed before there was an outcome
 }
 
 // Refusal is what a sender heard of a message without acknowledgement.
 type Refusal struct {
+	ID   wire.MessageID
 	At   time.Duration
 	Code wire.Code
 }
@@ -107,18 +109,18 @@ type Snapshot struct {
 	Lookups   []Lookup
 	Kicks     []Kick
 	Processes []Process
-	Refused   map[wire.MessageID]Refusal
+	Refused   []Refusal
 	Ended     time.Duration
 }
 
-func newHistory() *History { return &History{refused: map[wire.MessageID]Refusal{}} }
+func newHistory() *History { return &History{} }
 
 func (h *History) snapshot() Snapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := Snapshot{
 		Received: slices.Clone(h.received), Lookups: slices.Clone(h.lookups), Kicks: slices.Clone(h.kicks),
-		Processes: slices.Clone(h.done), Refused: maps.Clone(h.refused), Ended: Now(),
+		Processes: slices.Clone(h.done), Refused: slices.Clone(h.refused), Ended: Now(),
 	}
 	for _, v := range h.sdks {
 		c := *v
@@ -181,16 +183,16 @@ func (h *History) sent(s *Send, id wire.MessageID, ok bool) {
 	}
 }
 
-func (h *History) result(s *Send, id wire.MessageID, code wire.Code, owner, text string) {
+func (h *History) result(s *Send, id wire.MessageID, code wire.Code, owner, text string, givenUp bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.ID, s.Return, s.Code, s.Owner, s.Text = id, Now(), code, owner, text
+	s.ID, s.Return, s.Code, s.Owner, s.Text, s.GivenUp = id, Now(), code, owner, text, givenUp
 }
 
 func (h *History) refusal(id wire.MessageID, code wire.Code) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.refused[id] = Refusal{Now(), code}
+	h.refused = append(h.refused, Refusal{id, Now(), code})
 }
 
 func (h *History) receive(r Received) {
@@ -210,6 +212,26 @@ func (h *History) kicked(k Kick) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kicks = append(h.kicks, k)
+}
+
+// closed notes that the workload is done with an SDK.
+func (h *History) closed(s *SDK) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Closed = Now()
+}
+
+// clients counts, by node, the SDKs that are connected at this moment, as far as they know.
+func (h *History) clients() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]int{}
+	for _, s := range h.sdks {
+		if n := len(s.States); n > 0 && s.Closed == 0 && s.States[n-1].Connected {
+			out[s.States[n-1].Node]++
+		}
+	}
+	return out
 }
 
 // served is when each client was first reached by a message sent at or after since; clients never reached are missing.

@@ -20,7 +20,7 @@ type LoadOptions struct {
 	Clients int           // default 10
 	Pause   time.Duration // of a client between two operations, on average; default 20 ms
 	Timeout time.Duration // of sends; default 3 s
-	Lookers int           // goroutines that look clients up; default 2
+	Lookers int           // goroutines that look clients up, each at one node; default two for each node
 	Calm    bool          // no moves, takeovers and kicks: clients stay where they are unless a fault drives them away
 }
 
@@ -51,7 +51,7 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 		o.Timeout = 3 * time.Second
 	}
 	if o.Lookers == 0 {
-		o.Lookers = 2
+		o.Lookers = 2 * len(c.Nodes)
 	}
 	w := &Workload{c: c, o: o}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -65,7 +65,7 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 	}
 	for i := range o.Lookers {
 		random := rand.New(rand.NewPCG(c.Seed, uint64(i)+1000))
-		w.wg.Go(func() { w.look(random) })
+		w.wg.Go(func() { w.look(random, c.Nodes[i%len(c.Nodes)]) })
 	}
 	w.AwaitServed(t, Now(), startWait)
 	return w
@@ -99,7 +99,7 @@ func (w *Workload) AwaitServed(t testing.TB, since, timeout time.Duration) time.
 type Outcome struct {
 	Operations int
 	Violations []Violation
-	Results    map[wire.Code]int // of acknowledged sends
+	Results    map[wire.Code]int // of acknowledged sends whose SDK waited for the outcome
 }
 
 // Finish lets the cluster settle, ends the workload, and reports what the checkers found to t.
@@ -132,7 +132,7 @@ func (w *Workload) Judge(t testing.TB) Outcome {
 		}
 	}
 	for _, s := range h.Sends {
-		if s.Ack != wire.AckNone {
+		if s.Ack != wire.AckNone && !s.GivenUp {
 			o.Results[s.Code]++
 		}
 	}
@@ -151,11 +151,12 @@ func (w *Workload) stop() {
 	}
 }
 
-// look looks clients up at nodes that may be gone; only answers count.
-func (w *Workload) look(random *rand.Rand) {
+// look looks clients up at a node that may be gone; only answers count. It waits long enough for a node that was stopped to
+// answer when it goes on: that is when a stale answer would come.
+func (w *Workload) look(random *rand.Rand, n *Node) {
 	for w.ctx.Err() == nil {
-		name, n := w.clients[random.IntN(len(w.clients))], w.c.Nodes[random.IntN(len(w.c.Nodes))]
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		name := w.clients[random.IntN(len(w.clients))]
+		ctx, cancel := context.WithTimeout(w.ctx, 4*time.Second)
 		call := Now()
 		r, err := n.admin.Route(ctx, wire.ClientID{ID: name}, "", false)
 		cancel()
@@ -166,7 +167,7 @@ func (w *Workload) look(random *rand.Rand) {
 			}
 			w.c.history.lookedUp(l)
 		}
-		w.rest(random, 30*time.Millisecond)
+		w.rest(random, 60*time.Millisecond)
 	}
 }
 
@@ -265,6 +266,7 @@ func (a *actor) leave() {
 	if a.now == nil {
 		return
 	}
+	a.w.c.history.closed(a.now.sdk)
 	a.now.close()
 	a.now = nil
 }
@@ -275,15 +277,29 @@ func (m *member) close() {
 	_ = m.c.Close(ctx) // that a node did not answer is among what is tested
 }
 
-// replace logs a second SDK in, elsewhere, while the first is still there.
+// replacedWait is how long a replaced SDK is left to hear of it: a node that wrongly goes on serving it must have the time.
+const replacedWait = 2 * time.Second
+
+// replace logs a second SDK in, elsewhere, while the first is still there and stays until it is told to go.
 func (a *actor) replace() {
 	a.home = a.random.IntN(len(a.w.c.Nodes))
 	next := a.dial()
 	if next == nil {
 		return
 	}
-	a.leave()
+	old := a.now
 	a.now = next
+	a.w.wg.Go(func() {
+		timer := time.NewTimer(replacedWait)
+		defer timer.Stop()
+		select {
+		case <-old.c.Done():
+		case <-timer.C:
+		case <-a.w.ctx.Done():
+		}
+		a.w.c.history.closed(old.sdk)
+		old.close()
+	})
 }
 
 func (a *actor) kick() {
@@ -313,7 +329,7 @@ func (a *actor) send() {
 		h := a.w.c.history
 		h.sending(s)
 		id, err := a.now.c.SendAsync(to, fmt.Appendf(nil, "%s|%s|%d", a.name, to, a.seq), s.Ack, 0, func(r client.Result) {
-			h.result(s, r.ID, r.Code, r.Owner, r.Text)
+			h.result(s, r.ID, r.Code, r.Owner, r.Text, errors.Is(r.Err(), client.ErrClosed))
 		})
 		h.sent(s, id, err == nil)
 		if err != nil {
