@@ -5,7 +5,7 @@ GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build test race lint fuzz bench demo cross fmt
+.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model
 
 build: ## the one binary
 	$(GO) build -trimpath -ldflags "-X imroute/node.Version=$(VERSION)" -o imctl ./cli/imctl
@@ -37,6 +37,15 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: ## the parts that can be measured alone
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-send: build ## the load generator on a cluster of its own
+	./imctl bench send
+
+faults: ## the whole fault matrix on real processes, about 20 minutes; prints a table
+	IMROUTE_FAULTS=1 $(GO) test -race -count=1 -timeout 30m -run TestFaultMatrix -v ./node/nodetest
+
+model: ## the model check of lease, ConfirmTerm and takeover with a larger bound, some minutes
+	IMROUTE_MODEL=large $(GO) test -count=1 -run 'TestModel' -timeout 20m ./node
 
 demo: ## three nodes on this machine
 	$(GO) run ./cli/imctl dev

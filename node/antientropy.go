@@ -197,7 +197,7 @@ func (l *life) suspects(ctx context.Context, r *admin.NodeCheck) (out []differen
 		for _, o := range l.claims.opened(shard) {
 			r.Sessions++
 			if !l.hasRow(o.client, o.epoch) {
-				suspect(difference{o.client, o.epoch, o.session})
+				suspect(difference(o))
 			}
 		}
 		if !rest(began) {

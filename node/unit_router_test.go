@@ -143,7 +143,7 @@ func (g *routerRig) open(id string, epoch wire.Epoch) *fakeSession {
 }
 
 func (g *routerRig) sendMsg(s *fakeSession, to string, counter uint64, ack wire.AckMode, timeout time.Duration) {
-	g.send(s, s.order, &wire.Forward{To: to, From: s.client.ID, Instance: s.id.Instance, Counter: counter, Ack: ack, Payload: []byte("x")}, timeout)
+	g.send(s, s.order, &wire.Forward{To: to, From: s.client.ID, Instance: wire.Sender(s.client, s.id.Instance), Counter: counter, Ack: ack, Payload: []byte("x")}, timeout)
 }
 
 // fakeSession takes messages as it is told to, and keeps what a sender is told.

@@ -141,7 +141,8 @@ func TestSenderIsBoundToTheClient(t *testing.T) {
 			seen[v] = c.String()
 		}
 	}
-	if Sender(alice, 17) != Sender(alice, 17) {
+	again := ClientID{ID: string([]byte("alice"))}
+	if Sender(alice, 17) != Sender(again, 17) {
 		t.Error("a reconnecting client sends as somebody else")
 	}
 }
