@@ -24,7 +24,7 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	if l == nil || !c.n.lease.holds(now()) {
 		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}
 	}
-	s.SetAttachment(&attached{l, newTracker(), wire.Sender(s.Client(), s.ID().Instance)})
+	s.SetAttachment(&attached{life: l, order: newTracker(), sender: wire.Sender(s.Client(), s.ID().Instance)})
 	w, err := l.login(ctx, s, waiting)
 	c.n.metrics.registrations.Add(codeOf(err))
 	if err == nil && c.n.drainIntent.Load() {
@@ -44,6 +44,7 @@ type attached struct {
 	life   *life
 	order  *tracker
 	sender uint64 // the instance that its messages carry
+	m      wire.Forward
 }
 
 func (c clients) Send(s *gateway.Session, f *wire.Frame) {
@@ -52,10 +53,12 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 		timeout = defaultTimeout
 	}
 	a := s.Attachment().(*attached) // Login made it, and Send is called only after that
-	m := wire.Forward{
+	// One Forward a session: this is the session's read goroutine, and nobody keeps it.
+	a.m = wire.Forward{
 		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
 	}
-	c.n.router.send(s, a.order, &m, timeout)
+	c.n.router.send(s, a.order, &a.m, timeout)
+	a.m = wire.Forward{} // it shared memory with f
 }
 
 func (c clients) LeaseLeft() time.Duration { return c.n.lease.left(now()) }

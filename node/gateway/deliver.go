@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync"
 	"time"
 
 	"imroute/mesh/wire"
@@ -8,6 +9,9 @@ import (
 
 // maxRepeats bounds how many repeats of one message wait for its result.
 const maxRepeats = 8
+
+// frames keep deliver's frame off the heap, where the connection's interface would put one for each message.
+var frames = sync.Pool{New: func() any { return new(wire.Frame) }}
 
 // Deliver encodes m into the session's queue. It copies m.Payload once and keeps nothing of m, and it does not block.
 //
@@ -60,18 +64,23 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 			return wire.Overloaded, nil
 		}
 	}
-	f := wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
+	f := frames.Get().(*wire.Frame)
+	defer func() {
+		*f = wire.Frame{} // it shares memory with m
+		frames.Put(f)
+	}()
+	*f = wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
 	if m.Ack == wire.AckClient {
 		f.Ack = wire.AckClient
 	}
-	size := s.conn.size(&f)
+	size := s.conn.size(f)
 	if s.dlv.cost > 0 && s.dlv.cost+size+itemCost > s.g.cfg.QueueBytes {
 		s.g.st.drop(DropQueueFull, 1)
 		return wire.Overloaded, notes
 	}
 	c := s.dlv.room(size)
 	before := len(c.buf)
-	b, err := s.conn.append(c.buf, &f)
+	b, err := s.conn.append(c.buf, f)
 	if err != nil {
 		s.g.st.drop(DropTooLarge, 1)
 		return wire.BadRequest, notes
