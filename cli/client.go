@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -33,6 +34,29 @@ type loginOptions struct {
 type refusals struct {
 	mu          sync.Mutex
 	unavailable *wire.Error // what a node said that cannot register anybody at the moment
+	reached     bool        // a node took the connection
+}
+
+// watch notes which nodes can be connected to.
+func (r *refusals) watch(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err == nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.reached = true
+		}
+		return c, err
+	}
+}
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// silent: a node was reached and said nothing in all the time there was, as one does that waits for the others' consent.
+func (r *refusals) silent(err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reached && r.unavailable == nil && errors.Is(err, context.DeadlineExceeded)
 }
 
 func (r *refusals) note(s client.State) {
@@ -69,7 +93,7 @@ func (o *loginOptions) config(ctx context.Context) (client.Config, error) {
 	if err != nil {
 		return client.Config{}, err
 	}
-	cfg := client.Config{Client: id.ID, Tenant: id.Tenant, Token: o.clientToken, DialContext: o.io.DialContext, LoginTimeout: o.timeout, OnState: o.refused.note}
+	cfg := client.Config{Client: id.ID, Tenant: id.Tenant, Token: o.clientToken, DialContext: o.refused.watch(o.io.dialer()), LoginTimeout: o.timeout, OnState: o.refused.note}
 	if cfg.TLS, err = tlsConfig(o.ca); err != nil {
 		return cfg, err
 	}
@@ -192,6 +216,10 @@ func (o *loginOptions) loginError(cfg client.Config, err error) error {
 		f := codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": "+w.Error(), "start enough voters to have a majority: see \""+o.program()+" cluster status\"")
 		f.cause = w
 		return f
+	}
+	if o.refused.silent(err) {
+		return codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": no node could register it within "+o.timeout.String(),
+			"start enough voters to have a majority: see \""+o.program()+" cluster status\"")
 	}
 	w, ok := asWire(err)
 	if !ok {

@@ -79,3 +79,11 @@ func programName(typed, exe string) string {
 	}
 	return typed
 }
+
+// dialer is DialContext, or an ordinary one.
+func (s IOStreams) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if s.DialContext != nil {
+		return s.DialContext
+	}
+	return (&net.Dialer{}).DialContext
+}

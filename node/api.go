@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"imroute/mesh/wire"
@@ -213,9 +214,12 @@ func (a api) LeaveNode(ctx context.Context, ref string) (admin.Node, error) {
 	if err != nil {
 		return admin.Node{}, err
 	}
-	if len(a.n.fsm.Nodes()) == 1 {
-		return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is the last node: there is no cluster left to leave", node.Name).
+	if !slices.ContainsFunc(a.n.fsm.Nodes(), func(v raftfsm.Node) bool { return v.ID != node.ID && v.State != raftfsm.Down }) {
+		return admin.Node{}, admin.Errorf(admin.StatusConflict, "%s is the last node that is up: there is no cluster left to leave", node.Name).
 			WithHint("stop its process and delete its data folder instead")
+	}
+	if _, err := a.n.prove(ctx); err != nil { // or it would leave unasked once there is a quorum again
+		return admin.Node{}, err
 	}
 	if err := a.n.askAdmin(ctx, node.ID, opLeave, nil, nil); err != nil {
 		if node.State == raftfsm.Down {

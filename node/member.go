@@ -20,10 +20,13 @@ func (n *Node) becomeMember(ctx context.Context) error {
 	switch {
 	case n.dir.HasSecret(datadir.NodeCert):
 		err = n.remember()
-	case n.cfg.Bootstrap:
-		err = n.found()
-	case len(n.cfg.Join) > 0:
-		err = n.join(ctx)
+	case n.cfg.Bootstrap || len(n.cfg.Join) > 0:
+		// What cannot listen must not leave a founded folder or a member that never comes.
+		if err = n.tryBinds(); err == nil && n.cfg.Bootstrap {
+			err = n.found()
+		} else if err == nil {
+			err = n.join(ctx)
+		}
 	default:
 		return fmt.Errorf("data folder %s is new: say whether this node founds a cluster (--bootstrap) or enters one (--join HOST:PORT --token TOKEN)", n.cfg.Data)
 	}
@@ -32,6 +35,25 @@ func (n *Node) becomeMember(ctx context.Context) error {
 	}
 	n.peers = newPeerBook(n)
 	return n.peers.load()
+}
+
+// tryBinds finds out whether this node can listen where it is told to.
+func (n *Node) tryBinds() error {
+	udp, err := net.ListenPacket("udp", n.cfg.Mesh.Bind)
+	if err != nil {
+		return fmt.Errorf("mesh: %w", err)
+	}
+	defer udp.Close()
+	for _, b := range []struct{ name, addr string }{
+		{"client listener (TCP)", n.cfg.ClientTCP.Bind}, {"client listener (WebSocket)", n.cfg.ClientWS.Bind}, {"admin API", n.cfg.Admin.Bind},
+	} {
+		l, err := net.Listen("tcp", b.addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		defer l.Close()
+	}
+	return nil
 }
 
 // remember loads what an earlier start left. --bootstrap and --join are harmless then, so that a service can be started
