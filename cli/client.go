@@ -234,7 +234,7 @@ func (o *loginOptions) loginError(cfg client.Config, err error) error {
 	f.text = "cannot log in as " + o.as + " at " + where + ": " + f.text
 	switch w.Code {
 	case wire.BadToken, wire.TokenExpired:
-		f.hint = "give a token with --client-token (\"" + o.program() + " client token " + o.as + "\" makes one)"
+		f.hint = "give a token with --client-token (\"" + o.program() + " client token " + o.as + "\" makes one, unless the nodes check tokens with keys of your own)"
 	case wire.AlreadyOnline:
 		f.hint = "this cluster refuses a second login under one id: \"" + o.program() + " route kick " + o.as + "\" ends the first"
 	case wire.ConnectionLost, wire.Timeout, wire.LoginTimeout:

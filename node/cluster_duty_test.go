@@ -1,0 +1,226 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
+
+// alone waits until at does not lead any more.
+func (c *cluster) alone(at *Node) {
+	c.t.Helper()
+	c.until("no leader", func() error {
+		if at.store.IsLeader() {
+			return errors.New("still leads")
+		}
+		return nil
+	})
+}
+
+func TestDrain(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, _ := c.three()
+	alice := c.dial("alice", n2)
+	bob := c.dial("bob", n1, n2)
+	if _, err := (api{n2}).DrainNode(c.ctx, "n1", false); err != nil {
+		t.Fatal(err)
+	}
+	bob.sees("another node", connectedElsewhere(n1))
+	alice.send("bob", "there", wire.AckOwner, wire.Delivered, patience)
+	bob.hears("there")
+	c.until("n1 is empty", func() error {
+		if got := n1.gateway.Count(); got != 0 {
+			return fmt.Errorf("%d sessions", got)
+		}
+		return nil
+	})
+	cfg, u := dialConfig("carol", n1)
+	cfg.DisableReconnect = true
+	if r := (api{n1}).Ready(); r.Ready {
+		t.Error("ready while draining")
+	}
+	if f := rawLogin(t, n1, "carol", 9, 1).want(wire.TypeKick); f.Code != wire.Draining || len(f.Addrs) != 2 {
+		t.Errorf("login while draining: told %v, alternatives %v", f.Code, f.Addrs)
+	}
+	t.Log("a drain outlives a restart, and ends when it is cancelled")
+	c.stop(n1)
+	n1, err := c.open(c.config("n1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.state(n2, n1.ID(), raftfsm.Draining)
+	if _, err := (api{n2}).DrainNode(c.ctx, "n1", true); err != nil {
+		t.Fatal(err)
+	}
+	c.state(n1, n1.ID(), raftfsm.Up)
+	c.ready(n1)
+	cfg.Addrs = []string{n1.Addrs().ClientTCP}
+	cfg.DisableReconnect = false
+	if err := c.dialErr(cfg, u); err != nil {
+		t.Errorf("login after the drain was cancelled: %v", err)
+	}
+}
+
+func TestAdmission(t *testing.T) {
+	c := newCluster(t)
+	n1 := c.found("n1")
+	other := c.found("x1")
+
+	bad := c.joining("n2", n1)
+	bad.Token = c.token(other)
+	if _, err := c.open(bad); isError(err, "another cluster") != nil {
+		t.Errorf("token of another cluster: %v", err)
+	}
+	good := c.joining("n2", n1)
+	bad = good
+	bad.Token = good.Token[:len(good.Token)-1] + map[bool]string{true: "a", false: "b"}[good.Token[len(good.Token)-1] != 'a']
+	if _, err := c.open(bad); err == nil {
+		t.Error("a changed token let it in")
+	}
+	tokens, err := api{n1}.Tokens(c.ctx)
+	if err != nil || len(tokens) != 2 {
+		t.Errorf("tokens: %+v, %v", tokens, err)
+	}
+	for _, tok := range tokens {
+		if err := (api{n1}).RevokeToken(c.ctx, tok.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := c.open(good); isError(err, "imctl cluster token create") != nil {
+		t.Errorf("revoked token: %v", err)
+	}
+	expired, err := api{n1}.CreateToken(c.ctx, -time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Token = expired.Token
+	if _, err := c.open(bad); isError(err, "expired") != nil {
+		t.Errorf("expired token: %v", err)
+	}
+	if _, err := c.open(c.config("n2")); isError(err, "--bootstrap", "--join") != nil {
+		t.Errorf("new folder without a word: %v", err)
+	}
+	taken := c.joining("n2", n1)
+	taken.Name = "n1"
+	if _, err := c.open(taken); isError(err, "n1") != nil {
+		t.Errorf("a name that is taken: %v", err)
+	}
+
+	t.Log("joining again is harmless")
+	n2 := c.join("n2", n1)
+	c.stop(n2)
+	n2 = c.start(c.joining("n2", n1))
+
+	t.Log("one process a folder, and one name")
+	second := c.config("n2")
+	if _, err := c.open(second); err == nil {
+		t.Error("a second node started on the same folder")
+	}
+	c.stop(n2)
+	renamed := c.config("n2")
+	renamed.Name = "n9"
+	if _, err := c.open(renamed); isError(err, "n9", "n2") != nil {
+		t.Errorf("another name: %v", err)
+	}
+	t.Log("nothing is left of a start that failed")
+	c.start(c.config("n2"))
+}
+
+func TestClientTokens(t *testing.T) {
+	c := newCluster(t)
+	secure := func(cfg *Config) { cfg.Dev = false }
+	n1 := c.found("n1", secure)
+	cfg2 := c.joining("n2", n1)
+	secure(&cfg2)
+	n2 := c.start(cfg2)
+	if n1.AdminToken() == "" || n1.AdminToken() != n2.AdminToken() {
+		t.Error("the operators' token is not the cluster's")
+	}
+	token := func(at *Node, id string) string {
+		tok, err := api{at}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok.Token
+	}
+	cfg, alice := dialConfig("alice", n1)
+	if e, ok := errors.AsType[*wire.Error](c.dialErr(cfg, alice)); !ok || e.Code != wire.BadToken {
+		t.Errorf("login without a token: %v", e)
+	}
+	cfg.Token = token(n2, "bob")
+	if e, ok := errors.AsType[*wire.Error](c.dialErr(cfg, alice)); !ok || e.Code != wire.BadToken {
+		t.Errorf("login with another's token: %v", e)
+	}
+	cfg.Token = token(n2, "alice") // signed by one node, checked by the other
+	if err := c.dialErr(cfg, alice); err != nil {
+		t.Fatal(err)
+	}
+	cfg, bob := dialConfig("bob", n2)
+	cfg.Token = token(n1, "bob")
+	if err := c.dialErr(cfg, bob); err != nil {
+		t.Fatal(err)
+	}
+	alice.send("bob", "secret", wire.AckOwner, wire.Delivered, patience)
+	bob.hears("secret")
+}
+
+// Tables agree while logins, takeovers and leaderships come and go.
+func TestVerifyUnderLoad(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	nodes := []*Node{n1, n2, n3}
+	bob := c.dial("bob", n1, n2, n3)
+	var work sync.WaitGroup
+	for i := range 6 {
+		work.Go(func() {
+			for j := range 8 {
+				cfg, u := dialConfig(fmt.Sprintf("u%d", (i+j)%4), nodes[(i+j)%3]) // shared ids: they replace each other
+				cfg.DisableReconnect = true
+				if err := c.dialErr(cfg, u); err != nil {
+					if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.Replaced {
+						t.Errorf("login: %v", err)
+					}
+					continue
+				}
+				ctx, cancel := context.WithTimeout(c.ctx, patience)
+				if r, err := u.Send(ctx, "bob", []byte("x")); err != nil && u.Err() == nil {
+					t.Errorf("send: %v, %v", r.Code, err)
+				}
+				cancel()
+				u.hangUp()
+			}
+		})
+	}
+	heard := make(chan int)
+	listen, enough := context.WithCancel(c.ctx)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			if _, err := bob.Receive(listen); err != nil {
+				break
+			}
+		}
+		heard <- n
+	}()
+	for i := range 3 {
+		c.verify(nodes[i])
+		if _, err := (api{nodes[i]}).TransferLeadership(c.ctx, nodes[(i+1)%3].Name()); err != nil {
+			t.Errorf("transfer: %v", err)
+		}
+	}
+	work.Wait()
+	c.verify(n1)
+	enough()
+	if n := <-heard; n == 0 {
+		t.Error("bob heard nothing")
+	}
+	for i := range 4 { // everybody hung up
+		c.routeGoes(nodes[i%3], fmt.Sprintf("u%d", i))
+	}
+}
