@@ -24,6 +24,9 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	if l == nil || !c.n.lease.holds(now()) {
 		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}
 	}
+	if c.n.leaving.Load() { // after this the sessions that are there are closed for the last time
+		return gateway.Welcome{}, &wire.Error{Code: wire.Draining, Text: "this node leaves the cluster"}
+	}
 	s.SetAttachment(&attached{life: l, order: newTracker(), sender: wire.Sender(s.Client(), s.ID().Instance)})
 	w, err := l.login(ctx, s, waiting)
 	c.n.metrics.registrations.Add(codeOf(err))

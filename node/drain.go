@@ -149,7 +149,10 @@ func (n *Node) leave(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	// Nobody waits for the lease of a node that removes itself, so no session may be left. One may have logged in since the
+	// others were closed: this table can be behind, and a drain that it has not applied does not refuse anybody.
 	n.leaving.Store(true)
+	n.gateway.CloseAll(wire.Draining)
 	if err := n.removeSelf(ctx); err != nil {
 		return fmt.Errorf("leaving: %w", err)
 	}

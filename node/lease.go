@@ -14,29 +14,39 @@ import (
 // leaseHolder is the node's half. Any goroutine may ask holds.
 type leaseHolder struct {
 	length, margin time.Duration
-	until          atomic.Int64 // holds before this moment; 0: no lease
+	ends           atomic.Int64 // holds before this moment; 0: no lease
 }
 
-// granted takes a leader's yes to a renewal that was sent at sent: the right is counted from before the leader can have
-// started counting. It reports how long the lease now has left.
-func (l *leaseHolder) granted(sent time.Duration) {
-	until := int64(sent + l.length - l.margin)
+// until is when a lease ends whose renewal was sent at sent and granted by a leader with leases of that length (0: it did
+// not say). The right is counted from before the leader can have started counting, and no longer than the leader counts:
+// a node that was configured with a longer lease would go on delivering after its end was agreed.
+func (l *leaseHolder) until(sent, atLeader time.Duration) time.Duration {
+	length := l.length
+	if atLeader > 0 {
+		length = min(length, atLeader)
+	}
+	return sent + length - l.margin
+}
+
+// granted takes a leader's yes to a renewal that gives the right until then.
+func (l *leaseHolder) granted(ends time.Duration) {
+	until := int64(ends)
 	for {
-		old := l.until.Load()
-		if until <= old || l.until.CompareAndSwap(old, until) {
+		old := l.ends.Load()
+		if until <= old || l.ends.CompareAndSwap(old, until) {
 			return
 		}
 	}
 }
 
 // drop gives the right up: the incarnation ended.
-func (l *leaseHolder) drop() { l.until.Store(0) }
+func (l *leaseHolder) drop() { l.ends.Store(0) }
 
-func (l *leaseHolder) holds(at time.Duration) bool { return int64(at) < l.until.Load() }
+func (l *leaseHolder) holds(at time.Duration) bool { return int64(at) < l.ends.Load() }
 
 // left is how much longer the lease holds; not positive: it does not.
 func (l *leaseHolder) left(at time.Duration) time.Duration {
-	return time.Duration(l.until.Load()) - at
+	return time.Duration(l.ends.Load()) - at
 }
 
 // grantor is the leader's half, made anew for each term in which its barrier was applied: nothing of an earlier term's

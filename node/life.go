@@ -150,9 +150,10 @@ func (l *life) renew() {
 		wait := t.Renew
 		switch {
 		case err == nil && reply.Code == wire.OK:
+			until := n.lease.until(sent, time.Duration(reply.LeaseMS)*time.Millisecond)
 			// Written down before it counts.
-			n.journal.write(journalLine{Event: "lease", Incarnation: l.incarnation, Checked: sent, Until: sent + t.Lease - t.Margin})
-			n.lease.granted(sent)
+			n.journal.write(journalLine{Event: "lease", Incarnation: l.incarnation, Checked: sent, Until: until})
+			n.lease.granted(until)
 			n.heardLoads(reply.Nodes)
 		case err == nil && reply.Code == wire.BadIncarnation:
 			l.end(fmt.Errorf("%w: the leader grants it no lease any more", errEnded))
@@ -224,7 +225,7 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 			t.op.session.Open(t.res.Epoch)
 		} else if t.res.Code == raftfsm.OpOK {
 			<-t.op.session.Fenced()
-			l.unregister(t.op.Client, t.res.Epoch)
+			l.proposer.together(func() *operation { return l.giveUp(t.op.Client, t.res.Epoch) })
 		}
 		foreign := func(s session) bool { return s.ID().Instance != t.op.Session.Instance }
 		t.op.answer <- answer{OpResult: t.res, index: r.Index, tookOver: slices.ContainsFunc(t.learned.close, foreign)}
@@ -322,9 +323,18 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 // closed is Backend.Closed: nothing is delivered to s any more.
 func (l *life) closed(s session) {
 	l.proposer.together(func() *operation { // or its row would look forgotten for a moment
-		if epoch := l.claims.ended(s.Client(), s); epoch != 0 && !l.vacated.covers(s.Client(), epoch) {
-			return l.unregistration(s.Client(), epoch)
+		if epoch := l.claims.ended(s.Client(), s); epoch != 0 {
+			return l.giveUp(s.Client(), epoch)
 		}
 		return nil
 	})
+}
+
+// giveUp unregisters an epoch under which nothing is delivered any more, unless its row is left to somebody who takes over.
+func (l *life) giveUp(client wire.ClientID, epoch wire.Epoch) *operation {
+	if l.vacated.covers(client, epoch) {
+		l.journal("fence", client, epoch, wire.SessionID{})
+		return nil
+	}
+	return l.unregistration(client, epoch)
 }

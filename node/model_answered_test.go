@@ -129,7 +129,7 @@ func modelAnsweredReal(ops []uint8, results []modelOpAnswer, before bool, revoke
 }
 
 func answeredModel(ops []uint8, results []modelOpAnswer, before bool, revoked uint8, ended sid) (o modelOutcome) {
-	m := &model{book: modelNewClaimBook(modelAllRules), logs: modelNewLogBook(modelAllRules)}
+	m := &model{book: modelNewClaimBook(modelAllRules), logs: modelNewLogBook(modelAllRules, false)}
 	var w modelWorld
 	x := &w.nodes[modelNodeA]
 	x.phase, x.inc, x.inflight, x.seq, x.told = modelLiving, 1, true, 1, 1

@@ -177,21 +177,54 @@ func modelOpEpoch(op uint8) uint8 { return op & 0x1f }
 
 func modelRealOp(op uint8) raftfsm.Op {
 	if modelIsRegister(op) {
-		return raftfsm.Op{Kind: raftfsm.Register, Client: modelClient, Session: modelSessionID[modelOpSession(op)], Fenced: wire.Epoch(modelOpEpoch(op))}
+		return raftfsm.Op{Kind: raftfsm.Register, Client: modelClient, Session: modelSessionID[modelOpSession(op)], Fenced: modelWireEpoch(modelOpEpoch(op))}
 	}
-	return raftfsm.Op{Kind: raftfsm.Unregister, Client: modelClient, Epoch: wire.Epoch(modelOpEpoch(op))}
+	return raftfsm.Op{Kind: raftfsm.Unregister, Client: modelClient, Epoch: modelWireEpoch(modelOpEpoch(op))}
 }
 
 func modelOp(op raftfsm.Op) uint8 {
 	if op.Kind == raftfsm.Unregister {
-		return uint8(op.Epoch)
+		return modelEpoch(op.Epoch)
 	}
 	for s := sid(1); s <= modelSessions; s++ {
 		if modelSessionID[s] == op.Session {
-			return modelRegisterOp(s, uint8(op.Fenced))
+			return modelRegisterOp(s, modelEpoch(op.Fenced))
 		}
 	}
 	panic("unknown session")
+}
+
+// Epochs are bytes: two bits of generation above three of counter.
+
+func modelEpoch(e wire.Epoch) uint8 {
+	if e.Generation() > 3 || e.Counter() > 7 {
+		panic("the model's epochs are used up")
+	}
+	return uint8(e.Generation())<<3 | uint8(e.Counter())
+}
+
+func modelWireEpoch(e uint8) wire.Epoch { return wire.MakeEpoch(uint16(e>>3), uint64(e&7)) }
+
+// modelSessionOf also knows the attempts that a rule taken away made of the real ones.
+func modelSessionOf(s wire.SessionID) sid {
+	if s.Instance == modelSessionID[3].Instance {
+		return 3
+	}
+	return sid(s.Attempt % 8)
+}
+
+// vacated makes the life's real list of vacancies; all of them are due.
+func (x *modelNodeState) vacated() *vacated {
+	v := &vacated{}
+	if x.vacant != 0 {
+		v.add(modelClient, wire.Epoch(x.vacant), 0)
+	}
+	return v
+}
+
+func (b *modelClaimBook) closing(id uint16) bool {
+	b.load(id)
+	return len(b.real.closing(modelClient)) > 0
 }
 
 // proposer makes the node's real proposer from its state; keep brings the state up to it. It says no if the model's
@@ -256,9 +289,9 @@ func modelAgo(n uint8) time.Duration { return modelNow - time.Duration(n)*time.S
 func (m *model) seconds(n uint8) time.Duration { return time.Duration(n) * time.Second }
 
 func (m *model) holder(x *modelNodeState) *leaseHolder {
-	h := &leaseHolder{length: m.seconds(m.cfg.length), margin: m.seconds(m.holderMargin())}
+	h := &leaseHolder{length: m.seconds(m.cfg.length + m.cfg.longer), margin: m.seconds(m.holderMargin())}
 	if x.lease > 0 {
-		h.until.Store(int64(modelNow + m.seconds(x.lease)))
+		h.ends.Store(int64(modelNow + m.seconds(x.lease)))
 	}
 	return h
 }

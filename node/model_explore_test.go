@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,28 @@ func modelFingerprint(w *modelWorld) [2]uint64 {
 }
 
 func newModel(cfg modelConfig, without modelRule) *model {
-	return &model{cfg: cfg, without: without, book: modelNewClaimBook(without), logs: modelNewLogBook(without)}
+	return &model{cfg: cfg, without: without, book: modelNewClaimBook(without), logs: modelNewLogBook(without, cfg.reject)}
+}
+
+// begin is the start, or where the steps of the configuration lead from there.
+func (m *model) begin() modelWorld {
+	w := m.start()
+	for i, a := range m.cfg.begin {
+		found, next := false, w
+		m.emit = func(by action, reached *modelWorld) {
+			if by == a {
+				found, next = true, *reached
+			}
+		}
+		m.sessionSteps(&w)
+		m.lifeSteps(&w)
+		if !found {
+			panic(fmt.Sprintf("step %d cannot be made: %s", i+1, a))
+		}
+		w = next
+		m.check(&w)
+	}
+	return w
 }
 
 // explore visits the states of a configuration breadth first, so that the first violation found has the shortest trace.
@@ -38,7 +60,7 @@ func modelExplore(cfg modelConfig, without modelRule) modelFinding {
 		from uint32
 		by   action
 	}
-	first := m.start()
+	first := m.begin()
 	seen := map[[2]uint64]struct{}{modelFingerprint(&first): {}}
 	origins := []origin{{}}
 	layer := []reached{{first, 0}}
@@ -71,7 +93,7 @@ func modelExplore(cfg modelConfig, without modelRule) modelFinding {
 				last = uint32(len(origins) - 1)
 				break
 			}
-			if !progress && !cfg.timed {
+			if !progress && !cfg.timed && !cfg.raft { // what waits for an election or a clock is not stuck
 				if m.checkRest(w); m.violation != "" {
 					f.violation = m.violation
 					break
@@ -86,6 +108,7 @@ func modelExplore(cfg modelConfig, without modelRule) modelFinding {
 		for ; last != 0; last = origins[last].from {
 			f.trace = append([]action{origins[last].by}, f.trace...)
 		}
+		f.trace = append(slices.Clone(cfg.begin), f.trace...)
 	}
 	return f
 }
@@ -105,7 +128,7 @@ func (m *model) walk(seed uint64, steps int) (f modelFinding) {
 		}
 		progress := m.sessionSteps(&w)
 		progress = m.lifeSteps(&w) || progress
-		if !progress && !m.cfg.timed {
+		if !progress && !m.cfg.timed && !m.cfg.raft {
 			m.checkRest(&w)
 		}
 		if f.violation = m.violation; f.violation != "" || n == 0 {
@@ -209,6 +232,28 @@ func (a action) String() string {
 		return fmt.Sprintf("%s's renewal arrives at %s", n, x)
 	case actGiveUp:
 		return n + "'s life ends for a reason of its own"
+	case actDue:
+		return n + " finds that the time of a row that it left to somebody is over"
+	case actVacate:
+		return n + " unregisters the row that it left to somebody, if it is still there"
+	case actStop:
+		return n + " is stopped in order and closes its sessions"
+	case actDown:
+		return fmt.Sprintf("%s's NodeDown enters the log of %s", n, x)
+	case actDownLate:
+		return n + "'s process ends while its NodeDown is still on its way"
+	case actGone:
+		return n + "'s process ends"
+	case actDrain:
+		return fmt.Sprintf("%s is told to leave and closes its sessions; its NodeDrain enters the log of %s", n, x)
+	case actLeaveClose:
+		return n + " takes no more logins and closes the sessions that came meanwhile"
+	case actLeave:
+		return fmt.Sprintf("%s's own NodeRemove enters the log of %s", n, x)
+	case actRemove:
+		return fmt.Sprintf("an operator's NodeRemove of %s enters the log of %s", n, x)
+	case actRecover:
+		return "all processes are stopped and one of them is recovered with the table of the start"
 	case actAsk:
 		return fmt.Sprintf("%s reads the question of %s and is still in its term", x, n)
 	case actConfirm:

@@ -27,8 +27,17 @@ func (m *model) lifeSteps(w *modelWorld) (progress bool) {
 		must(actRestart, m.restart)
 		must(actUp, m.up)
 		may(actCrash, m.crash)
-		may(actExpireNow, m.expireNow)
-		may(actGiveUp, m.giveUp)
+		if m.cfg.deaf&(1<<n) != 0 { // or whoever asks it would wait for ever
+			must(actExpireNow, m.expireNow)
+		} else if m.cfg.deaf == 0 {
+			may(actExpireNow, m.expireNow)
+		}
+		may(actGiveUp, m.endItself)
+		may(actStop, m.stop)
+		must(actGone, m.gone)
+		may(actDownLate, m.downLate)
+		must(actLeaveClose, m.leaveClose)
+		may(actRecover, m.recover)
 		if m.cfg.raft {
 			must(actServe, m.serve)
 		}
@@ -43,6 +52,14 @@ func (m *model) lifeSteps(w *modelWorld) (progress bool) {
 			may(actExpire, m.proposeExpire)
 		}
 		for x := range uint8(modelNodes) {
+			for _, s := range []struct {
+				kind uint8
+				step func(w *modelWorld, n, x uint8) bool
+			}{{actDown, m.down}, {actDrain, m.drain}, {actLeave, m.leave}, {actRemove, m.remove}} {
+				if try(action{s.kind, n, x, 0}, func(w *modelWorld) bool { return s.step(w, n, x) }) && (s.kind == actDown || s.kind == actLeave) {
+					progress = true
+				}
+			}
 			if try(action{actProposeUp, n, x, 0}, func(w *modelWorld) bool { return m.proposeUp(w, n, x) }) {
 				progress = true
 			}
@@ -73,7 +90,7 @@ func (m *model) lifeSteps(w *modelWorld) (progress bool) {
 func (m *model) watchEnd(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
 	t := m.applied(w, n).nodes[n]
-	if x.phase != modelLiving || t.inc == x.inc && t.live || t.inc < x.inc {
+	if x.phase != modelLiving || !t.removed && (t.inc == x.inc && t.live || t.inc < x.inc) {
 		return false
 	}
 	m.endLife(w, n)
@@ -94,8 +111,8 @@ func (m *model) endLife(w *modelWorld, n uint8) {
 	}
 }
 
-// giveUp: the life ends for a reason of its own, with the lease still there.
-func (m *model) giveUp(w *modelWorld, n uint8) bool {
+// endItself: the life ends for a reason of its own, with the lease still there.
+func (m *model) endItself(w *modelWorld, n uint8) bool {
 	if w.left.ends == 0 || w.nodes[n].phase != modelLiving || m.cfg.renews&(1<<n) == 0 {
 		return false
 	}
@@ -124,6 +141,10 @@ func (m *model) lifeOver(w *modelWorld, n uint8) bool {
 	if x.renew.stage != modelNoRenewal {
 		m.loseRenewal(w, n)
 	}
+	if x.stopping != 0 || m.applied(w, n).nodes[n].removed { // no further life
+		m.dies(w, n)
+		return true
+	}
 	m.rise(x)
 	if m.without != ruleDropLease && m.without != ruleDropLeaseLast {
 		x.lease, x.leaseOf = 0, 0
@@ -135,6 +156,7 @@ func (m *model) lifeOver(w *modelWorld, n uint8) bool {
 func (m *model) rise(x *modelNodeState) {
 	x.phase, x.inc = modelRising, 0
 	x.boot++
+	x.vacant, x.due, x.lost, x.stopping, x.leaving = 0, 0, false, 0, 0
 	x.seq, x.inflight, x.told, x.refused, x.early, x.claim = 0, false, 0, false, false, 0
 	x.ops, x.queue, x.results = [modelBatch]uint8{}, [modelBatch]uint8{}, [modelBatch]modelOpAnswer{}
 }
@@ -145,6 +167,13 @@ func (m *model) crash(w *modelWorld, n uint8) bool {
 		return false
 	}
 	w.left.crashes--
+	m.dies(w, n)
+	return true
+}
+
+// dies: the process is gone.
+func (m *model) dies(w *modelWorld, n uint8) {
+	x := &w.nodes[n]
 	m.depose(w, n)
 	for s := sid(1); s <= modelSessions; s++ {
 		z := &w.sess[s-1]
@@ -161,12 +190,11 @@ func (m *model) crash(w *modelWorld, n uint8) bool {
 	m.loseRenewal(w, n)
 	*x = modelNodeState{log: x.log, last: x.last, applied: x.applied, term: x.term, boot: x.boot}
 	m.setClocks(w)
-	return true
 }
 
 func (m *model) restart(w *modelWorld, n uint8) bool {
 	x := &w.nodes[n]
-	if x.phase != modelCrashed {
+	if x.phase != modelCrashed || m.committed(w).nodes[n].removed {
 		return false
 	}
 	m.rise(x)
@@ -176,7 +204,7 @@ func (m *model) restart(w *modelWorld, n uint8) bool {
 
 func (m *model) proposeUp(w *modelWorld, n, x uint8) bool {
 	c, l := &w.nodes[n], &w.nodes[x]
-	if c.phase != modelRising || l.leads == 0 || !l.ready || m.applied(w, x).nodes[n].boot >= c.boot {
+	if c.phase != modelRising || l.leads == 0 || !l.ready || m.applied(w, x).nodes[n].boot >= c.boot || m.applied(w, x).nodes[n].removed {
 		return false
 	}
 	return m.propose(w, x, modelEntry{kind: raftfsm.KindNodeUp, node: n, boot: c.boot})
@@ -200,6 +228,9 @@ func (m *model) expireNow(w *modelWorld, n uint8) bool {
 		return false
 	}
 	w.left.expiries--
+	if x := &w.nodes[n]; x.inc == t.inc {
+		x.lost = true
+	}
 	return m.propose(w, m.cfg.leader, modelEntry{kind: raftfsm.KindNodeExpire, node: n, inc: t.inc, decided: w.nodes[m.cfg.leader].leads})
 }
 
@@ -250,7 +281,7 @@ func (m *model) advance(w *modelWorld, n uint8) {
 	for i := range w.nodes {
 		r := &w.nodes[i].renew
 		if r.stage != modelNoRenewal && i == int(n) {
-			r.sent = min(r.sent+1, m.cfg.length)
+			r.sent = min(r.sent+1, m.cfg.length+m.cfg.longer)
 		}
 		if (r.stage == modelRenewReceived || r.stage == modelRenewConfirmed) && r.leader == n {
 			r.received = min(r.received+1, m.oldest())
@@ -395,7 +426,11 @@ func (m *model) takeReply(w *modelWorld, n uint8) bool {
 	if m.without == ruleFromSendTime {
 		sent = modelNow
 	}
-	h.granted(sent)
+	atLeader := m.seconds(m.cfg.length)
+	if m.without == ruleLeaderLength {
+		atLeader = 0
+	}
+	h.granted(h.until(sent, atLeader))
 	if left := uint8(max(0, h.left(modelNow)/time.Second)); left > 0 {
 		x.lease, x.leaseOf = left, r.inc
 	}

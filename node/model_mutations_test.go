@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -12,6 +13,16 @@ var (
 	modelAllThree = modelConfig{place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC}
 	modelAsked    = modelConfig{place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC, budget: modelBudget{kicks: 1, reasks: 1}}
 	modelExpiring = modelConfig{place: [3]uint8{modelNodeA, modelNodeC, modelNodeB}, registered: true, only: modelSetOf(1) | modelSetOf(3), leader: modelNodeC, budget: modelBudget{expiries: 1}}
+
+	modelMoving   = modelConfig{place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, only: modelSetOf(1) | modelSetOf(2), leader: modelNodeC}
+	modelVacating = modelConfig{place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC, slow: true, budget: modelBudget{disconnects: 1}, begin: modelTwiceHeld}
+
+	modelRevokedLate = modelConfig{
+		place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC,
+		begin: append(slices.Clip(modelTwiceHeld), modelThenHeldAgain...),
+	}
+	modelAllAtA  = modelConfig{leader: modelNodeC}
+	modelJustOne = modelConfig{only: modelSetOf(1), leader: modelNodeC}
 
 	modelOneLease = modelConfig{
 		leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 1, budget: modelBudget{renewals: 1},
@@ -41,6 +52,46 @@ func modelDrift(c modelConfig, margin, spread uint8) modelConfig {
 	return c
 }
 
+// modelTwiceHeld: session 2 at B is told that session 1 at A holds the client, when session 3 at A has replaced that already.
+var modelTwiceHeld = []action{
+	{actLogin, 2, modelNodeB, 0},
+	{actLogin, 3, modelNodeA, 0},
+	{actTake, modelNodeA, 0, 0},
+	{actTake, modelNodeB, 0, 0},
+	{actPropose, modelNodeB, modelNodeC, 0},
+	{actPropose, modelNodeA, modelNodeC, 0},
+	{actAnswer, modelNodeA, 0, 0},
+	{actTell, modelNodeA, 0, 0},
+	{actJoin, 1, modelNodeA, 0},
+	{actClosed, 1, modelNodeA, 0},
+	{actTell, modelNodeA, 0, 0},
+	{actAnswer, modelNodeB, 0, 0},
+	{actTell, modelNodeB, 0, 0},
+	{actTell, modelNodeB, 0, 0},
+}
+
+// modelThenHeldAgain: its Revoke of session 1 is answered while a copy is still on its way, and it is told of session 3.
+var modelThenHeldAgain = []action{
+	{actRevokeLater, 2, modelNodeA, 1},
+	{actRevokeDone, 2, modelNodeA, 1},
+	{actFenced, 2, modelNodeA, 1},
+	{actTake, modelNodeB, 0, 0},
+	{actPropose, modelNodeB, modelNodeC, 0},
+	{actAnswer, modelNodeB, 0, 0},
+	{actTell, modelNodeB, 0, 0},
+	{actTell, modelNodeB, 0, 0},
+}
+
+func modelBudgeted(c modelConfig, b modelBudget) modelConfig { c.budget = b; return c }
+
+func modelLoggingIn(c modelConfig) modelConfig { c.registered = false; return c }
+
+func modelAlwaysOwned(c modelConfig) modelConfig { c.moves = true; return c }
+
+func modelRejecting(c modelConfig) modelConfig { c.reject = true; return c }
+
+func modelLonger(c modelConfig) modelConfig { c.longer = 2; return c }
+
 // TestModelMutations takes the rules away one by one: without it the model must find a state that must not be, or the model
 // is blind there.
 func TestModelMutations(t *testing.T) {
@@ -66,6 +117,21 @@ func TestModelMutations(t *testing.T) {
 		{"all sessions are closed before boot is raised", ruleCloseBeforeBoot, modelExpiring},
 		{"NodeExpire names the incarnation", ruleExpireNamesIncarnation, modelApart(modelCrashes(modelOneLease), modelNodeB, modelNodeC)},
 
+		{"a row that was given up stays for whoever takes over", ruleLeaveRow, modelAlwaysOwned(modelMoving)},
+		{"also if its epoch is learnt after the Revoke", ruleLeaveRowUnlearnt, modelAlwaysOwned(modelLoggingIn(modelMoving))},
+		{"a row that nobody took over goes in the end", ruleVacate, modelBudgeted(modelMoving, modelBudget{disconnects: 1})},
+		{"and not before its session is fenced", ruleVacateAfterFence, modelMoving},
+		{"a vacancy is kept if a higher epoch was given up meanwhile", ruleVacateKeepsHigher, modelVacating},
+		{"a late Revoke of a lower epoch takes nothing back", ruleVacateRaises, modelBudgeted(modelRevokedLate, modelBudget{disconnects: 1, lateRevokes: 1})},
+		{"a node that stops says so once its sessions are closed", ruleDownAfterSessions, modelBudgeted(modelMoving, modelBudget{stops: 1})},
+		{"NodeDown names the incarnation", ruleDownNamesIncarnation, modelBudgeted(modelJustOne, modelBudget{stops: 1, lates: 1})},
+		{"a node that leaves closes who logged in meanwhile", ruleLeaveCloses, modelBudgeted(modelLoggingIn(modelMoving), modelBudget{leaves: 1})},
+		{"others remove a node only when it is down", ruleRemoveOnlyDown, modelBudgeted(modelMoving, modelBudget{removes: 1})},
+		{"an older attempt of a client does not replace a later one", ruleAttempts, modelLoggingIn(modelMoving)},
+		{"a second login is rejected if the cluster says so", ruleReject, modelRejecting(modelAllThree)},
+		{"a recovery begins a generation of epochs", ruleGeneration, modelBudgeted(modelAllAtA, modelBudget{recovers: 1})},
+
+		{"a holder counts no longer than the leader that granted", ruleLeaderLength, modelLonger(modelOneLease)},
 		{"margins", ruleMargin, modelDrift(modelOneLease, 1, 1)},
 		{"the holder's margin", ruleHolderMargin, modelDrift(modelOneLease, 2, 2)},
 		{"the leader's margin", ruleGrantorMargin, modelDrift(modelOneLease, 2, 2)},

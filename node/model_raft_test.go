@@ -14,21 +14,25 @@ type modelEntry struct {
 	term            uint8 // 0: not in a log yet
 	node, inc, boot uint8
 	seq, decided    uint8
+	by              uint8 // of a NodeRemove: the node that proposes it, plus one
+	reject          bool
 	ops             [modelBatch]uint8
 }
 
 // tableState is what the model wants to know of a table.
 type modelTableState struct {
 	nodes [modelNodes]struct {
-		live           bool
+		live, removed  bool
 		inc, boot, seq uint8
 		results        [modelBatch]modelOpAnswer // of its last batch
 	}
 	row struct {
 		live             bool
 		node, inc, epoch uint8
+		s                sid
 	}
-	path []modelTold // what leads here
+	wrong string      // what the last entry did wrong
+	path  []modelTold // what leads here
 }
 
 // told is a command as a Table was told it.
@@ -42,6 +46,7 @@ type modelTold struct {
 // decision reads them.
 type modelLogBook struct {
 	without modelRule
+	reject  bool
 	entries []modelEntry
 	ids     map[modelEntry]uint16
 	tables  []modelTableState
@@ -49,9 +54,9 @@ type modelLogBook struct {
 	memo    map[[2]uint16]uint16
 }
 
-func modelNewLogBook(without modelRule) *modelLogBook {
+func modelNewLogBook(without modelRule, reject bool) *modelLogBook {
 	return &modelLogBook{
-		without: without, entries: []modelEntry{{}}, ids: map[modelEntry]uint16{}, tables: []modelTableState{{}},
+		without: without, reject: reject, entries: []modelEntry{{}}, ids: map[modelEntry]uint16{}, tables: []modelTableState{{}},
 		hashes: map[uint64]uint16{}, memo: map[[2]uint16]uint16{},
 	}
 }
@@ -85,6 +90,11 @@ func (b *modelLogBook) replay(table, id uint16) uint16 {
 	}
 	e := b.entries[id]
 	last := modelTold{uint64(e.term), b.command(before, e)}
+	if b.without == ruleRemoveOnlyDown && e.kind == raftfsm.KindNodeRemove { // as if it had drained itself
+		drain := modelTold{last.term, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: last.cmd.Node}}
+		t.Apply(1, drain.term, drain.cmd)
+		before.path = append(before.path[:len(before.path):len(before.path)], drain)
+	}
 	r := t.Apply(1, last.term, last.cmd)
 	h := t.Hash()
 	if same, ok := b.hashes[h]; ok {
@@ -94,11 +104,12 @@ func (b *modelLogBook) replay(table, id uint16) uint16 {
 	for n := range after.nodes {
 		x := &after.nodes[n]
 		x.live, x.inc, x.boot = false, 0, 0
+		x.removed = x.removed || before.nodes[n].boot != 0 // unless it is there
 	}
 	v := t.Grab(1)
 	for _, node := range v.Nodes() {
 		x := &after.nodes[node.ID-1]
-		x.live, x.inc, x.boot = node.State != raftfsm.Down, uint8(node.Incarnation), uint8(node.Boot)
+		x.live, x.inc, x.boot, x.removed = node.State != raftfsm.Down, uint8(node.Incarnation), uint8(node.Boot), false
 		if x.inc != before.nodes[node.ID-1].inc {
 			x.seq, x.results = 0, [modelBatch]modelOpAnswer{}
 		}
@@ -109,7 +120,7 @@ func (b *modelLogBook) replay(table, id uint16) uint16 {
 		x.seq = e.seq
 		x.results = [modelBatch]modelOpAnswer{}
 		for i, o := range r.Ops {
-			x.results[i] = modelOpAnswer{code: uint8(o.Code), epoch: uint8(o.Epoch), inc: uint8(o.Incarnation)}
+			x.results[i] = modelOpAnswer{code: uint8(o.Code), epoch: modelEpoch(o.Epoch), inc: uint8(o.Incarnation)}
 			if o.Node != 0 {
 				x.results[i].node = uint8(o.Node - 1)
 			}
@@ -117,7 +128,16 @@ func (b *modelLogBook) replay(table, id uint16) uint16 {
 	}
 	if row, ok := t.Lookup(modelClient); ok {
 		after.row.live = true
-		after.row.node, after.row.inc, after.row.epoch = uint8(row.Node-1), uint8(row.Incarnation), uint8(row.Epoch)
+		after.row.node, after.row.inc, after.row.epoch = uint8(row.Node-1), uint8(row.Incarnation), modelEpoch(row.Epoch)
+		after.row.s = modelSessionOf(row.Session)
+	}
+	if was, is := before.row.s, after.row.s; before.row.live && after.row.live && was != is {
+		switch {
+		case was == 2 && is == 1:
+			after.wrong = "an older attempt took the client over from a later one"
+		case b.reject && (was == 3) != (is == 3):
+			after.wrong = "a second login took the client over, though the cluster refuses that"
+		}
 	}
 	next := uint16(len(b.tables))
 	b.tables = append(b.tables, after)
@@ -132,6 +152,20 @@ func (b *modelLogBook) command(t modelTableState, e modelEntry) *raftfsm.Command
 	switch e.kind {
 	case raftfsm.KindInit:
 		c.ClusterID = 1
+		if e.reject && b.without != ruleReject {
+			c.Settings.Duplicate = raftfsm.DuplicateReject
+		}
+	case raftfsm.KindNodeRemove:
+		c.By = wire.NodeID(e.by)
+		if b.without == ruleRemoveOnlyDown {
+			c.By = c.Node
+		}
+	case raftfsm.KindRecover:
+		c.Generation = uint16(e.seq)
+	case raftfsm.KindNodeDown:
+		if b.without == ruleDownNamesIncarnation {
+			c.Incarnation = wire.Incarnation(t.nodes[e.node].inc)
+		}
 	case raftfsm.KindNodeJoin:
 		c.Name = modelNodeName(e.node)
 	case raftfsm.KindNodeExpire:
@@ -148,10 +182,13 @@ func (b *modelLogBook) command(t modelTableState, e modelEntry) *raftfsm.Command
 			}
 			o := modelRealOp(op)
 			if b.without == ruleFencedIsEqual && o.Fenced != 0 && t.row.live {
-				o.Fenced = wire.Epoch(t.row.epoch)
+				o.Fenced = modelWireEpoch(t.row.epoch)
 			}
 			if b.without == ruleUnregisterComparesEpoch && o.Kind == raftfsm.Unregister && t.row.live {
-				o.Epoch = wire.Epoch(t.row.epoch)
+				o.Epoch = modelWireEpoch(t.row.epoch)
+			}
+			if b.without == ruleAttempts && o.Kind == raftfsm.Register && t.row.s == 2 {
+				o.Session.Attempt += 8 // above any before it
 			}
 			c.Ops = append(c.Ops, o)
 		}

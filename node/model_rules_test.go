@@ -24,11 +24,31 @@ const (
 	ruleCloseBeforeBoot
 	ruleExpireNamesIncarnation
 
+	// of rows that are left to whoever takes over
+	ruleLeaveRow
+	ruleLeaveRowUnlearnt
+	ruleVacate
+	ruleVacateAfterFence
+	ruleVacateKeepsHigher
+	ruleVacateRaises
+
+	// of nodes that go
+	ruleDownAfterSessions
+	ruleDownNamesIncarnation
+	ruleLeaveCloses
+	ruleRemoveOnlyDown
+
+	// of the table, as the protocol needs them
+	ruleAttempts
+	ruleReject
+	ruleGeneration
+
 	// of leases and terms
 	ruleHolderMargin
 	ruleGrantorMargin
 	ruleMargin
 	ruleFromSendTime
+	ruleLeaderLength
 	ruleConfirm
 	ruleNextRound
 	ruleBarrier
@@ -80,4 +100,15 @@ const (
 	actAsk
 	actConfirm
 	actGiveUp
+	actDue
+	actVacate
+	actStop
+	actDown
+	actDownLate
+	actGone
+	actDrain
+	actLeaveClose
+	actLeave
+	actRemove
+	actRecover
 )

@@ -1,6 +1,9 @@
 package node
 
-import "imroute/raftfsm"
+import (
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
 
 // The steps of sessions, batches and takeovers, in the order in which life.go, proposer.go and takeover.go make them.
 
@@ -37,6 +40,8 @@ func (m *model) sessionSteps(w *modelWorld) (progress bool) {
 		for x := range uint8(modelNodes) {
 			must(action{actPropose, n, x, 0}, func(w *modelWorld) bool { return m.proposeBatch(w, n, x) })
 		}
+		must(a(actDue), func(w *modelWorld) bool { return m.vacancyDue(w, n) })
+		must(a(actVacate), func(w *modelWorld) bool { return m.vacate(w, n) })
 		try(a(actCopy), func(w *modelWorld) bool { return m.copyBatch(w, n) })
 		try(action{actLate, n, 0, 0}, func(w *modelWorld) bool { return m.lateArrives(w, n) })
 	}
@@ -46,7 +51,7 @@ func (m *model) sessionSteps(w *modelWorld) (progress bool) {
 func (m *model) login(w *modelWorld, s sid) bool {
 	z, n := &w.sess[s-1], m.cfg.place[s-1]
 	x := &w.nodes[n]
-	if z.stage != modelAbsent || m.cfg.only != 0 && m.cfg.only&modelSetOf(s) == 0 || x.phase != modelLiving || !m.holds(w, n) {
+	if z.stage != modelAbsent || m.cfg.only != 0 && m.cfg.only&modelSetOf(s) == 0 || x.phase != modelLiving || !m.holds(w, n) || x.stopping != 0 || x.leaving > 1 {
 		return false
 	}
 	if s == 2 && w.sess[0].stage == modelAbsent { // attempts of one instance come in order
@@ -108,7 +113,52 @@ func (m *model) unregisterEnded(w *modelWorld, s sid) bool {
 	}
 	a := m.book.do(modelClaimCall{id: x.claim, fn: modelClaimEnded, s: s})
 	x.claim = a.id
-	return a.epoch == 0 || x.add(a.epoch)
+	return a.epoch == 0 || m.giveUp(x, a.epoch)
+}
+
+// giveUp is life.giveUp.
+func (m *model) giveUp(x *modelNodeState, epoch uint8) bool {
+	return x.vacated().covers(modelClient, wire.Epoch(epoch)) || x.add(epoch)
+}
+
+// vacancyDue: vacate finds that the time of a vacancy is over.
+func (m *model) vacancyDue(w *modelWorld, n uint8) bool {
+	x := &w.nodes[n]
+	if !m.cfg.slow || x.phase != modelLiving || x.due != 0 || m.without == ruleVacate {
+		return false
+	}
+	due, _ := x.vacated().over(0)
+	x.due = uint8(due[modelClient])
+	return x.due != 0
+}
+
+// vacate is a turn of life.vacate.
+func (m *model) vacate(w *modelWorld, n uint8) bool {
+	x := &w.nodes[n]
+	if x.phase != modelLiving || x.vacant == 0 && x.due == 0 || m.cfg.moves || m.without == ruleVacate {
+		return false
+	}
+	v := x.vacated()
+	due := x.due
+	if !m.cfg.slow {
+		list, _ := v.over(0)
+		due = uint8(list[modelClient])
+	}
+	if due == 0 {
+		return false
+	}
+	x.due = 0
+	closing := m.book.closing(x.claim) && m.without != ruleVacateAfterFence
+	row := m.applied(w, n).row
+	forget, unregister := isOver(wire.Epoch(due), closing, wire.Epoch(row.epoch), row.live)
+	if !forget {
+		return false // next time
+	}
+	if v.forget(modelClient, wire.Epoch(due)); m.without == ruleVacateKeepsHigher {
+		clear(v.ids)
+	}
+	x.vacant = uint8(v.ids[modelClient].epoch)
+	return !unregister || x.add(due)
 }
 
 func (m *model) take(w *modelWorld, n uint8) bool {
@@ -132,7 +182,7 @@ func (m *model) proposeBatch(w *modelWorld, n, x uint8) bool {
 	if c.phase != modelLiving || !c.inflight || c.told != 0 || l.leads == 0 || !l.ready {
 		return false
 	}
-	if t := m.applied(w, x); t.nodes[n].inc > c.inc || t.nodes[n].inc == c.inc && (t.nodes[n].seq >= c.seq || !t.nodes[n].live) {
+	if t := m.applied(w, x); t.nodes[n].removed || t.nodes[n].inc > c.inc || t.nodes[n].inc == c.inc && (t.nodes[n].seq >= c.seq || !t.nodes[n].live) {
 		return false // a copy changes nothing
 	}
 	return m.propose(w, x, c.batch(n))
@@ -259,7 +309,10 @@ func (m *model) tellOne(w *modelWorld, x *modelNodeState, i uint8) bool {
 		if !m.allJoined(w, modelSetOf(s)) {
 			return false
 		}
-		return m.without == ruleUnregisterUnwanted || x.add(r.epoch)
+		if m.without == ruleLeaveRowUnlearnt {
+			return x.add(r.epoch)
+		}
+		return m.without == ruleUnregisterUnwanted || m.giveUp(x, r.epoch)
 	case raftfsm.OpHeld:
 		if z.gate == modelInside {
 			z.stage = modelFencing
@@ -279,7 +332,7 @@ func (m *model) revoke(w *modelWorld, i uint8, later bool) bool {
 	r := &w.revokes[i]
 	x := &w.nodes[r.node]
 	last := &w.revokes[modelSessions]
-	if r.stage != modelRevokeAsked || m.cfg.noRevoke || x.phase == modelCrashed {
+	if r.stage != modelRevokeAsked || m.cfg.deaf&(1<<r.node) != 0 || x.phase == modelCrashed {
 		return false
 	}
 	if later {
@@ -297,6 +350,13 @@ func (m *model) revoke(w *modelWorld, i uint8, later bool) bool {
 	var a modelClaimAnswer
 	p.revoking(modelClient, func(inflight uint64) {
 		a = m.book.do(modelClaimCall{id: x.claim, fn: modelClaimRevoke, epoch: r.epoch, inflight: uint8(inflight)})
+		if v := x.vacated(); !r.kick && m.without != ruleLeaveRow {
+			if m.without == ruleVacateRaises {
+				clear(v.ids)
+			}
+			v.add(modelClient, wire.Epoch(r.epoch), 0)
+			x.vacant = uint8(v.ids[modelClient].epoch)
+		}
 	})
 	if !x.keep(p) {
 		return false
@@ -335,7 +395,7 @@ func (m *model) revokeDone(w *modelWorld, i uint8) bool {
 		return false
 	}
 	x := &w.nodes[r.node]
-	if x.phase == modelLiving && x.inc == r.inc && !x.add(r.epoch) {
+	if x.phase == modelLiving && x.inc == r.inc && (r.kick || m.without == ruleLeaveRow) && !x.add(r.epoch) {
 		return false
 	}
 	r.stage, r.wait = modelRevokeAnswered, 0
@@ -356,7 +416,7 @@ func (m *model) fenced(w *modelWorld, i uint8) bool {
 		return false
 	}
 	h := m.applied(w, n).nodes[r.node]
-	if r.stage != modelRevokeAnswered && h.inc <= r.inc && (h.inc != r.inc || h.live) {
+	if r.stage != modelRevokeAnswered && !h.removed && h.inc <= r.inc && (h.inc != r.inc || h.live) {
 		return false
 	}
 	z.stage = modelRegistering
@@ -371,6 +431,6 @@ func (m *model) kick(w *modelWorld) bool {
 		return false
 	}
 	w.left.kicks--
-	*last = modelRevokeState{stage: modelRevokeAsked, node: row.node, inc: row.inc, epoch: row.epoch}
+	*last = modelRevokeState{stage: modelRevokeAsked, node: row.node, inc: row.inc, epoch: row.epoch, kick: true}
 	return true
 }

@@ -36,6 +36,51 @@ var modelWorlds = []modelConfig{
 		budget: modelBudget{lates: 1, kicks: 1, expiries: 1},
 	},
 	{
+		name: "moves", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, leader: modelNodeC, moves: true,
+		budget: modelBudget{lateRevokes: 1, reasks: 1},
+	},
+	{
+		name: "moves on", place: [3]uint8{modelNodeA, modelNodeB, modelNodeC}, registered: true, leader: modelNodeC, moves: true,
+		budget: modelBudget{lateRevokes: 1},
+	},
+	{
+		name: "vacancies", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC, slow: true,
+		budget: modelBudget{disconnects: 2, lateRevokes: 1},
+	},
+	{
+		name: "woken together", place: [3]uint8{modelNodeA, modelNodeB, modelNodeC}, registered: true, leader: modelNodeC, deaf: 1 << modelNodeA,
+		budget: modelBudget{expiries: 1, disconnects: 1},
+	},
+	{
+		name: "stopped in order", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC,
+		budget: modelBudget{stops: 1, lates: 1, expiries: 1},
+	},
+	{
+		name: "leaving", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, leader: modelNodeC,
+		budget: modelBudget{leaves: 1, removes: 1, expiries: 1},
+	},
+	{
+		name: "second logins are rejected", place: [3]uint8{modelNodeA, modelNodeB, modelNodeC}, leader: modelNodeC, reject: true,
+		budget: modelBudget{disconnects: 2, expiries: 1},
+	},
+	{
+		name: "recovery", place: [3]uint8{modelNodeA, modelNodeB, modelNodeC}, leader: modelNodeC,
+		budget: modelBudget{recovers: 1, disconnects: 1},
+	},
+	{
+		name: "leases of different lengths", leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 1, longer: 2,
+		budget: modelBudget{elections: 1, renewals: 2, losses: 1},
+		elect:  [][2]uint8{{modelNodeC, modelNodeB}},
+	},
+	{
+		name: "leader stopped in order", place: [3]uint8{modelNodeA, modelNodeB, modelNodeB}, registered: true, only: modelSetOf(1) | modelSetOf(3), leader: modelNodeA,
+		raft: true, budget: modelBudget{stops: 1, lates: 1, elections: 1},
+	},
+	{
+		name: "leader leaves", place: [3]uint8{modelNodeA, modelNodeB, modelNodeA}, registered: true, only: modelSetOf(1) | modelSetOf(2), leader: modelNodeC,
+		raft: true, budget: modelBudget{leaves: 1, elections: 1},
+	},
+	{
 		name: "lease", leader: modelNodeC, only: modelNobody, timed: true, raft: true, renews: 1 << modelNodeA, length: 1,
 		budget: modelBudget{elections: 2, renewals: 2, losses: 1, ends: 1},
 	},
@@ -49,7 +94,7 @@ var modelWorlds = []modelConfig{
 	},
 	{
 		name: "expiry of an owner", place: [3]uint8{modelNodeA, modelNodeB, modelNodeB}, registered: true, only: modelSetOf(1) | modelSetOf(3), leader: modelNodeC,
-		timed: true, raft: true, noRevoke: true, renews: 1 << modelNodeA, length: 1, budget: modelBudget{renewals: 1, elections: 1},
+		timed: true, raft: true, deaf: modelEverybody, renews: 1 << modelNodeA, length: 1, budget: modelBudget{renewals: 1, elections: 1},
 	},
 }
 
@@ -60,7 +105,7 @@ func modelLimit() int {
 	case modelLarge:
 		return 3_000_000
 	case modelRaceDetector:
-		return 12_000
+		return 4_000
 	}
 	return 150_000
 }

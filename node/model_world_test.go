@@ -41,11 +41,12 @@ type modelWorld struct {
 	revokes  [modelSessions + 1]modelRevokeState // by the session that asks; the last one: a kick, or a copy that comes late
 	left     modelBudget
 
+	owned     bool  // the client had a row
 	delivered uint8 // the highest epoch under which somebody could be delivered to
 }
 
 // budget is what the world may still do to the nodes.
-type modelBudget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, losses, ends uint8 }
+type modelBudget struct{ crashes, elections, lates, lateRevokes, disconnects, expiries, kicks, reasks, renewals, losses, ends, stops, leaves, removes, recovers uint8 }
 
 type modelNodeState struct {
 	// Raft
@@ -70,6 +71,10 @@ type modelNodeState struct {
 	leaseOf       uint8 // the incarnation that it was granted to
 	renew         modelRenewState
 	clock         uint8 // ahead of the slowest
+	vacant, due   uint8 // life.vacated: the epoch whose row is left to somebody, and the same as vacate found it due
+	lost          bool  // in worlds without time: its incarnation was expired, so its lease is over
+	stopping      uint8 // Node.shutdown: 1 sessions are being closed, 2 NodeDown was proposed
+	leaving       uint8 // Node.leave: 1 drained, 2 takes no logins any more, 3 its removal was proposed
 	early         bool  // (a rule taken away:) the batch counts as answered before its sessions were told
 }
 
@@ -158,6 +163,7 @@ type modelRevokeState struct {
 	stage            modelRevokeStage
 	node, inc, epoch uint8
 	wait             uint8 // set of sessions that the handler waits for
+	kick             bool  // nobody is about to register
 }
 
 type modelRevokeStage uint8
@@ -180,13 +186,18 @@ type modelConfig struct {
 	cut        uint8      // two nodes that cannot reach each other, as a set
 	timed      bool       // leases and clocks; otherwise a node holds a lease exactly while its incarnation lives
 	raft       bool       // elections, replication; otherwise an entry is applied everywhere as it is proposed
-	noRevoke   bool       // holders cannot be reached
+	deaf       uint8      // holders that no Revoke reaches, as a set
+	moves      bool       // whoever takes a client over registers in time: the client is never without a row
+	slow       bool       // something may come between vacate's finding what is due and its acting on it
+	reject     bool       // a second login is refused
+	longer     uint8      // a holder's own lease is longer than the leader's
 	renews     uint8      // nodes whose leases are followed, as a set
 	length     uint8
 	margin     uint8
 	spread     uint8 // clocks are never further apart
 	budget     modelBudget
-	limit      int // states
+	begin      []action // steps that are made first, so that what needs many of them is found among few
+	limit      int      // states
 }
 
 // model explores one configuration under one set of rules.
@@ -194,6 +205,7 @@ type model struct {
 	cfg     modelConfig
 	without modelRule
 	book    *modelClaimBook
+	first   uint16 // the table at the start
 	logs    *modelLogBook
 
 	emit      func(by action, next *modelWorld) // next is the model's own and valid during the call
@@ -224,7 +236,7 @@ func (m *model) start() modelWorld {
 	var w modelWorld
 	w.left = m.cfg.budget
 	w.elected = 1
-	path := []modelEntry{{kind: raftfsm.KindInit}}
+	path := []modelEntry{{kind: raftfsm.KindInit, reject: m.cfg.reject}}
 	for n := range uint8(modelNodes) {
 		path = append(path, modelEntry{kind: raftfsm.KindNodeJoin, node: n}, modelEntry{kind: raftfsm.KindNodeUp, node: n, boot: 1, term: 1})
 	}
@@ -255,6 +267,7 @@ func (m *model) start() modelWorld {
 	for _, e := range path {
 		w.base = m.logs.apply(w.base, m.logs.intern(e))
 	}
+	m.first = w.base
 	w.delivered = m.highestDelivered(&w)
 	return w
 }
@@ -266,11 +279,7 @@ func (m *model) holds(w *modelWorld, n uint8) bool {
 		h := m.holder(x)
 		return h.holds(modelNow)
 	}
-	if x.phase != modelLiving && x.phase != modelEnding {
-		return false
-	}
-	t := m.committed(w)
-	return t.nodes[n].live && t.nodes[n].inc == x.inc && x.phase == modelLiving
+	return x.phase == modelLiving && !x.lost
 }
 
 // mayBeDeliveredTo: the session's writer may write a message now.
@@ -291,6 +300,13 @@ func (m *model) highestDelivered(w *modelWorld) (epoch uint8) {
 // check is what must hold in every state.
 func (m *model) check(w *modelWorld) {
 	t := m.committed(w)
+	if t.wrong != "" {
+		m.broken("%s", t.wrong)
+	}
+	if m.cfg.moves && w.owned && !t.row.live {
+		m.broken("a client that only moves is without a route")
+	}
+	w.owned = w.owned || t.row.live
 	var who sid
 	for s := sid(1); s <= modelSessions; s++ {
 		if !m.mayBeDeliveredTo(w, s) {

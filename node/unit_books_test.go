@@ -220,11 +220,11 @@ func TestLeaseHolder(t *testing.T) {
 	if l.holds(0) || l.left(time.Second) > 0 {
 		t.Error("holds without a grant")
 	}
-	l.granted(10 * time.Second)
+	l.granted(l.until(10*time.Second, 0))
 	if !l.holds(13*time.Second-1) || l.holds(13*time.Second) || l.left(11*time.Second) != 2*time.Second {
 		t.Error("counted from somewhere else than the sending")
 	}
-	l.granted(9 * time.Second) // an older renewal's answer is late
+	l.granted(l.until(9*time.Second, 0)) // an older renewal's answer is late
 	if !l.holds(13*time.Second - 1) {
 		t.Error("an older grant shortened it")
 	}

@@ -68,6 +68,14 @@ func (v *vacated) forget(client wire.ClientID, epoch wire.Epoch) {
 	}
 }
 
+// isOver judges a vacancy whose time is over, by the client's row in the table here.
+func isOver(epoch wire.Epoch, closing bool, row wire.Epoch, found bool) (forget, unregister bool) {
+	if closing {
+		return false, false // not fenced yet: next time
+	}
+	return true, !found || row <= epoch // a table that is behind may not have the row yet; a higher one replaced it
+}
+
 // vacate removes the rows that were left to somebody who never came, until the incarnation ends.
 func (l *life) vacate() {
 	for {
@@ -84,12 +92,13 @@ func (l *life) vacate() {
 			due, all = l.vacated.over(now())
 			for client, epoch := range due {
 				l.proposer.together(func() *operation {
-					if len(l.claims.closing(client)) > 0 {
-						return nil // not fenced yet: next time
+					row, ok := l.n.fsm.Lookup(client)
+					forget, unregister := isOver(epoch, len(l.claims.closing(client)) > 0, row.Epoch, ok)
+					if forget {
+						l.vacated.forget(client, epoch)
 					}
-					l.vacated.forget(client, epoch)
-					if row, ok := l.n.fsm.Lookup(client); ok && row.Epoch > epoch {
-						return nil // replaced
+					if !unregister {
+						return nil
 					}
 					return l.unregistration(client, epoch)
 				})
