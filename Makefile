@@ -5,7 +5,7 @@ GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model
+.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model sim
 
 build: ## the one binary
 	$(GO) build -trimpath -ldflags "-X imroute/node.Version=$(VERSION)" -o imctl ./cli/imctl
@@ -43,6 +43,9 @@ bench-send: build ## the load generator on a cluster of its own
 
 faults: ## the whole fault matrix on real processes, about 20 minutes; prints a table
 	IMROUTE_FAULTS=1 $(GO) test -race -count=1 -timeout 30m -run TestFaultMatrix -v ./node/nodetest
+
+sim: ## whole clusters in virtual time, a seed a second, for IMROUTE_SIM_MINUTES (5); prints how to run a failing seed again
+	IMROUTE_SIM_MINUTES=$(or $(IMROUTE_SIM_MINUTES),5) $(GO) test -count=1 -timeout 0 -run TestSimulation -v ./node/nodetest
 
 model: ## the model check of lease, ConfirmTerm and takeover with a larger bound, some minutes
 	IMROUTE_MODEL=large $(GO) test -count=1 -run 'TestModel' -timeout 20m ./node

@@ -1,6 +1,9 @@
 package mesh
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+)
 
 // wantBuffer is what quic-go asks the kernel for, in bytes, and what keeps bursts of a busy mesh from being dropped.
 const wantBuffer = 7 << 20
@@ -9,9 +12,9 @@ const wantBuffer = 7 << 20
 // mesh asks for 7 MiB each when it opens.
 func (m *Mesh) BufferSizes() (receive, send int) {
 	m.mu.Lock()
-	udp := m.udp
+	udp, ok := m.udp.(*net.UDPConn)
 	m.mu.Unlock()
-	if udp == nil {
+	if !ok {
 		return 0, 0
 	}
 	raw, err := udp.SyscallConn()

@@ -19,6 +19,8 @@ const MaxLanes = 64
 type Config struct {
 	// Bind is the UDP address to listen on and to dial from, "host:port"; port 0 takes any free one. Required.
 	Bind string
+	// Listen opens the socket at Bind: the way to a network that is simulated. Nil: a UDP socket of the system.
+	Listen PacketListener
 	// Identity is this node's certificate and whom it trusts. Required.
 	Identity *Identity
 	// ResetKey is secret and kept across restarts of this node, so that peers notice a restart at once. Zero means a random

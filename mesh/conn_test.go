@@ -289,7 +289,7 @@ func TestStrangersCostOnlyThemselves(t *testing.T) {
 	for i := range 200 {
 		_, _ = raw.Write(bytes.Repeat([]byte{byte(i * 37), byte(i)}, 1+i*3))
 	}
-	s, err := dialSocket("")
+	s, err := dialSocket(nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,9 +98,14 @@ func askHello(ctx context.Context, conn *quic.Conn, mine *hello) (*hello, error)
 // Probe dials an address with our own certificate and tells which member of our cluster answers and accepts us. It uses a
 // socket of its own, and the connections of a mesh that runs at the same time are not touched. The context must bound it.
 func Probe(ctx context.Context, addr string, id *Identity) (wire.NodeID, error) {
+	return ProbeOver(ctx, nil, addr, id)
+}
+
+// ProbeOver is Probe with a socket of that listener; nil: a UDP socket of the system.
+func ProbeOver(ctx context.Context, listen PacketListener, addr string, id *Identity) (wire.NodeID, error) {
 	var cfg Config
 	cfg.setDefaults()
-	t, err := dialSocket("")
+	t, err := dialSocket(listen, "")
 	if err != nil {
 		return 0, err
 	}
@@ -112,30 +117,4 @@ func Probe(ctx context.Context, addr string, id *Identity) (wire.NodeID, error) 
 	}
 	_ = conn.CloseWithError(closeBye, "")
 	return theirs.Node, nil
-}
-
-// socket is a transport for dialling only, used before there is a mesh.
-type socket struct {
-	*quic.Transport
-	udp *net.UDPConn
-}
-
-func dialSocket(bind string) (*socket, error) {
-	var addr *net.UDPAddr
-	if bind != "" {
-		var err error
-		if addr, err = net.ResolveUDPAddr("udp", bind); err != nil {
-			return nil, fmt.Errorf("bind %q: %w", bind, err)
-		}
-	}
-	udp, err := net.ListenUDP("udp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("bind %q: %w", bind, err)
-	}
-	return &socket{&quic.Transport{Conn: udp}, udp}, nil
-}
-
-func (s *socket) close() {
-	_ = s.Transport.Close()
-	_ = s.udp.Close()
 }

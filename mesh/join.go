@@ -59,17 +59,18 @@ type Member struct {
 
 // JoinConfig is what Join needs to know.
 type JoinConfig struct {
-	Addrs     []string      // mesh addresses of members, tried in order; required
-	Token     Token         // required
-	Node      wire.NodeID   // the joiner's id; required
-	Name      string        // its label
-	Advertise wire.Addrs    // where others shall reach it
-	Version   string        // of the software
-	NonVoter  bool          // never to be promoted
-	Features  uint32        // the highest feature level that the joiner knows; zero means the first
-	Key       crypto.Signer // the joiner's private key; it does not leave this machine; required
-	Bind      string        // UDP address to dial from; empty: any
-	Timeout   time.Duration // for each address; zero means 10 s
+	Addrs     []string       // mesh addresses of members, tried in order; required
+	Token     Token          // required
+	Node      wire.NodeID    // the joiner's id; required
+	Name      string         // its label
+	Advertise wire.Addrs     // where others shall reach it
+	Version   string         // of the software
+	NonVoter  bool           // never to be promoted
+	Features  uint32         // the highest feature level that the joiner knows; zero means the first
+	Key       crypto.Signer  // the joiner's private key; it does not leave this machine; required
+	Bind      string         // UDP address to dial from; empty: any
+	Timeout   time.Duration  // for each address; zero means 10 s
+	Listen    PacketListener // opens the socket; nil: a UDP socket of the system
 }
 
 func (c *JoinConfig) validate() error {
@@ -108,7 +109,7 @@ func Join(ctx context.Context, cfg JoinConfig) (*JoinReply, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	s, err := dialSocket(cfg.Bind)
+	s, err := dialSocket(cfg.Listen, cfg.Bind)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

@@ -41,7 +41,7 @@ type Mesh struct {
 
 	// Fixed by Open.
 	handlers  [256]Handler
-	udp       *net.UDPConn
+	udp       net.PacketConn
 	transport *quic.Transport
 	listener  *quic.Listener
 
@@ -111,15 +111,8 @@ func (m *Mesh) Open() error {
 	if m.state != stateNew {
 		return errors.New("mesh: Open called twice or after Close")
 	}
-	addr, err := resolve(m.ctx, m.cfg.Bind, nil)
-	if err != nil {
-		return fmt.Errorf("mesh: bind: %w", err)
-	}
-	if host, _, _ := net.SplitHostPort(m.cfg.Bind); host == "" {
-		addr.IP = nil // all interfaces
-	}
-	m.udp, err = net.ListenUDP("udp", addr)
-	if err != nil {
+	var err error
+	if m.udp, err = m.listenUDP(); err != nil {
 		return fmt.Errorf("mesh: cannot bind %s (is another process using it?): %w", m.cfg.Bind, err)
 	}
 	handshakes := rate.NewLimiter(handshakeRate, handshakeRate)
@@ -140,6 +133,24 @@ func (m *Mesh) Open() error {
 	m.spawnLocked(m.acceptLoop)
 	m.spawnLocked(m.notify.run)
 	return nil
+}
+
+func (m *Mesh) listenUDP() (net.PacketConn, error) {
+	if m.cfg.Listen != nil {
+		return m.cfg.Listen(m.cfg.Bind)
+	}
+	addr, err := resolve(m.ctx, m.cfg.Bind, nil)
+	if err != nil {
+		return nil, err
+	}
+	if host, _, _ := net.SplitHostPort(m.cfg.Bind); host == "" {
+		addr.IP = nil // all interfaces
+	}
+	udp, err := net.ListenUDP("udp", addr)
+	if err != nil {
+		return nil, err // not udp, which would be a nil that is not nil
+	}
+	return udp, nil
 }
 
 // Close ends every connection, tells the peers, and returns when every goroutine has ended. Calls under way end with

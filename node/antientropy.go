@@ -123,8 +123,12 @@ func (l *life) keepInStep() {
 // compare looks for differences and, with fix, repairs them. Only what persists counts: a suspect is judged against a
 // table that has everything acknowledged before it was found, at a moment when nothing of its client is on its way.
 func (l *life) compare(ctx context.Context, fix bool) (admin.NodeCheck, error) {
-	l.comparing.Lock() // one at a time
-	defer l.comparing.Unlock()
+	select { // one at a time
+	case l.comparing <- struct{}{}:
+		defer func() { <-l.comparing }()
+	case <-ctx.Done():
+		return admin.NodeCheck{}, context.Cause(ctx)
+	}
 	n := l.n
 	n.metrics.checks.Add(1)
 	r := admin.NodeCheck{Name: n.name, Differences: []admin.Difference{}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"time"
@@ -429,6 +430,7 @@ func (n *Node) openAdmin() (err error) {
 	cfg := admin.Config{
 		Bind: n.cfg.Admin.Bind, DevMode: n.cfg.Dev, Backend: api{n}, Logger: n.log.With("part", "admin"), MaxPayload: n.cfg.MaxPayload,
 		Metrics: n.metrics.handler(n.log),
+		Listen:  func(network, addr string) (net.Listener, error) { return n.cfg.Host.listen()(n.ctx, network, addr) },
 	}
 	if !n.cfg.Dev {
 		cfg.Token = n.secrets.AdminToken

@@ -26,6 +26,9 @@ func init() {
 // suspension that began within clockFresh before the call. To whoever asks, that is a suspension right after the call, which
 // no clock can rule out either: a write begun before may leave on resuming.
 func now() time.Duration {
+	if runtimeClock.Load() {
+		return sinceStart()
+	}
 	mono := int64(time.Since(clock.start))
 	if mono-clock.looked.Load() > int64(clockFresh) {
 		return look()

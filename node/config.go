@@ -80,6 +80,9 @@ type Config struct {
 	FeatureLevel uint32        // default raftfsm.MaxFeatureLevel
 	CertValidity time.Duration // default 90 days; a certificate is renewed when two thirds are over
 
+	// Host stands in for parts of this machine, so that a whole cluster can be simulated in one process. Nil: the real ones.
+	Host *Host
+
 	Journal string // for tests: file to which every delivery is written down (see journal.go); empty: none
 }
 

@@ -64,6 +64,12 @@ func (f *flows) has(m *wire.Forward) bool {
 func (f *flows) add(r *router, p *pending, index uint64, hold *way) {
 	key := flowKey{p.m.Instance, p.m.Tenant, p.m.To}
 	f.mu.Lock()
+	// Under the lock: who goes past notes that first and then looks for a flow.
+	if p.back.lane != nil && r.passed.overtook(&p.m, p.back.lane, p.back.seq) {
+		f.mu.Unlock()
+		r.endPassed(p)
+		return
+	}
 	fl := p.flow.Load()
 	fresh := false
 	if fl == nil {
@@ -246,6 +252,18 @@ func (f *flow) locate(r *router, to wire.ClientID, batch []*pending, index uint6
 	defer cancel()
 	at, err := r.read(ctx, to)
 	return at.route, at.found, err
+}
+
+// endPassed ends a message that came back too late.
+func (r *router) endPassed(p *pending) {
+	if p = r.pendings.take(p.ref); p == nil {
+		return
+	}
+	if p.doubt {
+		r.ended(p, wire.Unknown, 0, "its former owner ended without telling whether it was delivered, and later messages went another way")
+		return
+	}
+	r.ended(p, wire.OutOfOrder, 0, "its former owner ended before it took this message, and later ones went another way")
 }
 
 // notFound ends p: a linearizable read found no route.

@@ -23,7 +23,7 @@ type life struct {
 	claims      *claims[session]
 	proposer    *proposer
 	vacated     vacated
-	comparing   sync.Mutex      // held while the sessions are compared with the table
+	comparing   chan struct{}   // capacity 1: taken while the sessions are compared with the table
 	ctx         context.Context // ends with the incarnation
 	end         context.CancelCauseFunc
 	wg          sync.WaitGroup
@@ -79,7 +79,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
 		return err
 	}
-	l := &life{n: n, incarnation: r.Incarnation, claims: newClaims[session](), proposer: newProposer(n.id, r.Incarnation)}
+	l := &life{n: n, incarnation: r.Incarnation, comparing: make(chan struct{}, 1), claims: newClaims[session](), proposer: newProposer(n.id, r.Incarnation)}
 	l.ctx, l.end = context.WithCancelCause(ctx)
 	l.proposer.stats = &n.metrics.proposer
 	l.vacated.wake = make(chan struct{}, 1)

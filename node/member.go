@@ -39,7 +39,11 @@ func (n *Node) becomeMember(ctx context.Context) error {
 
 // tryBinds finds out whether this node can listen where it is told to.
 func (n *Node) tryBinds() error {
-	udp, err := net.ListenPacket("udp", n.cfg.Mesh.Bind)
+	listenPacket := n.cfg.Host.listenPacket()
+	if listenPacket == nil {
+		listenPacket = func(bind string) (net.PacketConn, error) { return net.ListenPacket("udp", bind) }
+	}
+	udp, err := listenPacket(n.cfg.Mesh.Bind)
 	if err != nil {
 		return fmt.Errorf("mesh: %w", err)
 	}
@@ -47,7 +51,7 @@ func (n *Node) tryBinds() error {
 	for _, b := range []struct{ name, addr string }{
 		{"client listener (TCP)", n.cfg.ClientTCP.Bind}, {"client listener (WebSocket)", n.cfg.ClientWS.Bind}, {"admin API", n.cfg.Admin.Bind},
 	} {
-		l, err := net.Listen("tcp", b.addr)
+		l, err := n.cfg.Host.listen()(n.ctx, "tcp", b.addr)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
@@ -184,7 +188,7 @@ func (n *Node) join(ctx context.Context) error {
 	}
 	reply, err := mesh.Join(ctx, mesh.JoinConfig{
 		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Features: n.cfg.FeatureLevel, Key: key,
-		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)},
+		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)}, Listen: n.cfg.Host.listenPacket(),
 	})
 	if err != nil {
 		return err

@@ -117,7 +117,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.router.local.r = n.router
 	if n.mesh, err = mesh.New(mesh.Config{
-		Bind: n.cfg.Mesh.Bind, Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
+		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
 	}); err != nil {
 		return err

@@ -29,6 +29,7 @@ type way struct {
 	lane *lane.Session // of the last message; nil: to a session here
 	seq  uint64
 	open *atomic.Int64 // acknowledged messages that are on the fast path; nil: none ever were
+	key  flowKey       // sender and recipient; set if lane is
 }
 
 // minTracks is how many recipients a tracker keeps without looking whether they are resolved.
@@ -92,19 +93,30 @@ func (tr *track) follow(p *pending) {
 }
 
 // sent notes the last message.
-func (tr *track) sent(l *lane.Session, seq uint64) {
-	if tr != nil {
-		tr.way.lane, tr.way.seq = l, seq
+func (tr *track) sent(m *wire.Forward, l *lane.Session, seq uint64) {
+	if tr == nil {
+		return
+	}
+	if tr.way.lane, tr.way.seq = l, seq; l != nil && tr.way.key.to == "" { // m lends its memory
+		tr.way.key = flowKey{m.Instance, strings.Clone(m.Tenant), strings.Clone(m.To)}
 	}
 }
 
 // resolved: of every message on this way it is known how it ended, or it is in a flow. What lies in the lane to an
-// incarnation that has ended will be refused there, whenever it arrives.
+// incarnation that has ended will be refused there, whenever it arrives; once it comes back it may not follow what is sent
+// from now on, which passed remembers.
 func (w *way) resolved(r *router) bool {
 	if w.open != nil && w.open.Load() > 0 {
 		return false
 	}
-	return w.lane == nil || w.lane.Settled() >= w.seq || r.incarnationOver(w.node, w.inc)
+	if w.lane == nil || w.lane.Settled() >= w.seq {
+		return true
+	}
+	if !r.incarnationOver(w.node, w.inc) {
+		return false
+	}
+	r.passed.note(passedKey{w.key, w.node, w.inc}, passing{w.lane, w.seq, everyLater})
+	return true
 }
 
 // behind is what was sent before p on the fast path and has no answer yet, p itself included until it leaves that.

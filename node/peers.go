@@ -229,7 +229,7 @@ func (n *Node) isDisowned(ctx context.Context) bool {
 		go func() {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
-			_, err := mesh.Probe(try, addr, n.identity.Load())
+			_, err := mesh.ProbeOver(try, n.cfg.Host.listenPacket(), addr, n.identity.Load())
 			refusals <- errors.Is(err, mesh.ErrNotMember)
 		}()
 	}
@@ -253,7 +253,7 @@ func (n *Node) lookForPeers(ctx context.Context) error {
 		}
 		for _, addr := range n.cfg.Join {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
-			id, err := mesh.Probe(try, addr, n.identity.Load())
+			id, err := mesh.ProbeOver(try, n.cfg.Host.listenPacket(), addr, n.identity.Load())
 			cancel()
 			if err != nil {
 				n.log.Debug("nobody of this cluster answers", "addr", addr, "err", err)

@@ -23,6 +23,7 @@ type pending struct {
 	origin   origin       // nil: nobody is left to tell
 	deadline time.Duration
 	bytes    int
+	back     givenBack // fixed before it enters a flow
 
 	flow atomic.Pointer[flow]         // set once, when it meets trouble
 	open atomic.Pointer[atomic.Int64] // counts it while it is on the fast path, see tracker
@@ -205,6 +206,14 @@ func (t *pendings) sentTo(node wire.NodeID, inc wire.Incarnation) (out []*pendin
 		sh.mu.Unlock()
 	}
 	return out
+}
+
+// incarnation is the one that p was last sent to.
+func (t *pendings) incarnation(p *pending) wire.Incarnation {
+	sh := &t.shards[p.ref%pendingShards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return p.inc
 }
 
 // all returns every pending; for the end of the node.

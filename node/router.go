@@ -47,6 +47,7 @@ type router struct {
 
 	pendings *pendings
 	flows    flows
+	passed   passed
 	ctx      context.Context // of the flows
 	wg       sync.WaitGroup
 
@@ -91,7 +92,7 @@ func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.
 		code, l, seq := r.hand(m, route, nil)
 		switch code {
 		case 0:
-			tr.sent(l, seq)
+			tr.sent(m, l, seq)
 		case wire.NotOwner, wire.NotReady:
 			return false
 		default:
@@ -107,7 +108,7 @@ func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.
 	code, l, seq := r.hand(m, route, &r.local)
 	switch code {
 	case 0:
-		tr.sent(l, seq)
+		tr.sent(m, l, seq)
 	case wire.NotOwner, wire.NotReady:
 		r.pendings.refused(p.ref, route.Node)
 		return false
@@ -283,12 +284,12 @@ func (r *router) Status(l *lane.Session, st wire.Status, m *wire.Forward) {
 		return
 	}
 	if m != nil {
-		r.refusedOneWay(m, st.Code, st.Index, false)
+		r.refusedOneWay(m, st.Code, st.Index, false, givenBack{l, st.Seq})
 	}
 }
 
 // refusedOneWay looks again for a message without acknowledgement that the owner refused or never took.
-func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, doubt bool) {
+func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, doubt bool, back givenBack) {
 	o := r.senderOf(m)
 	if code != wire.NotOwner && code != wire.NotReady {
 		r.report(o, m.Counter, code, "", "")
@@ -299,6 +300,7 @@ func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, do
 		if doubt {
 			r.pendings.doubted(p.ref)
 		}
+		p.back = back
 		r.flows.add(r, p, index, p.behind())
 	}
 }
@@ -321,13 +323,13 @@ func (r *router) senderOf(m *wire.Forward) origin {
 func (r *router) Acked(*lane.Session, uint64) {}
 
 // Lost gets back a message that the peer's former process may or may not have taken.
-func (r *router) Lost(_ *lane.Session, _ uint64, m *wire.Forward) {
+func (r *router) Lost(l *lane.Session, seq uint64, m *wire.Forward) {
 	if m.Ref != 0 {
 		r.pendings.doubted(m.Ref)
 		r.outcome(m.Ref, wire.NotOwner, 0, 0)
 		return
 	}
-	r.refusedOneWay(m, wire.NotOwner, 0, true)
+	r.refusedOneWay(m, wire.NotOwner, 0, true, givenBack{l, seq})
 }
 
 // PeerRestarted sends again what the peer's former process had taken without telling how it ended.
@@ -336,6 +338,12 @@ func (r *router) PeerRestarted(l *lane.Session) { r.abandoned(l.Peer(), ^wire.In
 // abandoned: no answer will come from incarnations of node up to inc.
 func (r *router) abandoned(node wire.NodeID, inc wire.Incarnation) {
 	for _, p := range r.pendings.sentTo(node, inc) {
+		if l := r.lane(node, wire.ClientID{Tenant: p.m.Tenant, ID: p.m.To}); l != nil {
+			// What it was sent behind may still lie in the lane.
+			if st := l.Stats(); st.AckedSeq < st.LastSeq {
+				r.passed.note(passedKey{flowKey{p.m.Instance, p.m.Tenant, p.m.To}, node, r.pendings.incarnation(p)}, passing{l, st.LastSeq, p.m.Counter})
+			}
+		}
 		r.pendings.doubted(p.ref)
 		r.outcome(p.ref, wire.NotOwner, 0, 0)
 	}

@@ -88,6 +88,36 @@ func TestOrderHoldsBehindALane(t *testing.T) {
 	alice.wants(t, "3 offline")
 	g.set(func() { g.over[2] = true }) // the old incarnation ended: what lies in its lane is refused whenever it arrives
 	delivered(t, bob, 2)
+	_ = g.lanes[2].Close() // the lane gives back what nobody took: too late, it would arrive after what was sent later
+	alice.wants(t, "1 unknown")
+	if got := bob.took(); len(got) != 1 {
+		t.Errorf("took %v", got)
+	}
+}
+
+// The same if what goes past was sent the same way, and was taken back when the incarnation ended.
+func TestOrderOfWhatIsTakenBackFromTheEndedIncarnation(t *testing.T) {
+	g, alice, bob := moving(t, wire.AckNone)
+	g.set(func() { g.routes["bob"] = route("bob", 2, 11) })
+	g.sendMsg(alice, "bob", 2, wire.AckOwner, patience)
+	g.sendMsg(alice, "bob", 3, wire.AckNone, patience)
+	g.set(func() { g.routes["bob"], g.over[2] = route("bob", rigSelf, 12), true })
+	g.abandoned(2, rigInc)
+	delivered(t, bob, 2)
+	alice.wants(t, "2 delivered n1")
+	_ = g.lanes[2].Close()
+	alice.wants(t, "1 unknown")
+	delivered(t, bob, 2, 3) // nothing went past the third
+}
+
+// What a lane gives back before anything later was sent is sent again.
+func TestOrderKeepsWhatNothingWentPast(t *testing.T) {
+	g, alice, bob := moving(t, wire.AckNone)
+	g.set(func() { g.over[2] = true })
+	_ = g.lanes[2].Close()
+	delivered(t, bob, 1)
+	g.sendMsg(alice, "bob", 2, wire.AckNone, patience)
+	delivered(t, bob, 1, 2)
 }
 
 func TestOrderHoldEndsWithTheTimeOut(t *testing.T) {

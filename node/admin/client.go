@@ -27,6 +27,8 @@ type ClientConfig struct {
 	// TLS makes addresses without a scheme https, and is used for every https address. Nil: plain http for addresses
 	// without a scheme, the system's certificates for https ones. It is cloned.
 	TLS *tls.Config
+	// DialContext connects to an address; network is "tcp". Nil: a net.Dialer.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// DialTimeout bounds connecting to one address. 0: 3 s.
 	DialTimeout time.Duration
 	// Timeout bounds a call whose context has no deadline; the watch has none. 0: 30 s.
@@ -66,8 +68,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, Errorf(StatusBadRequest, "no admin address is known").
 			WithHint("start a cluster with imctl dev, or name a node's admin address with --addr")
 	}
+	dial := cfg.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
 	tr := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: cfg.DialTimeout}).DialContext,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
+			defer cancel()
+			return dial(ctx, network, addr)
+		},
 		TLSHandshakeTimeout: cfg.DialTimeout,
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     60 * time.Second,

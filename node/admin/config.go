@@ -17,6 +17,8 @@ type Config struct {
 	// Bind is the address to listen at, host:port; port 0 takes a free one (see Server.Addr). Required. A host that is not
 	// loopback requires TLS.
 	Bind string
+	// Listen opens the listener at Bind, as resolved; network is "tcp". Nil: net.Listen.
+	Listen func(network, addr string) (net.Listener, error)
 	// TLS makes the server speak https only. Nil: http. It is cloned, and needs a certificate or a way to get one.
 	TLS *tls.Config
 	// Token is the bearer token that callers must show. One of Token and TokenCheck is required outside development mode.
@@ -55,6 +57,9 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen == nil {
+		c.Listen = net.Listen
 	}
 	def(&c.CallTimeout, 30*time.Second)
 	def(&c.HeaderTimeout, 10*time.Second)

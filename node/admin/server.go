@@ -80,7 +80,7 @@ func (s *Server) Open() error {
 	if err := s.cfg.checkReach(addr); err != nil {
 		return err
 	}
-	ln, err := net.ListenTCP("tcp", addr)
+	ln, err := s.cfg.Listen("tcp", addr.String())
 	if err != nil {
 		return fmt.Errorf("admin: cannot listen at %s: %w (is another node running there? choose another address with --admin)",
 			s.cfg.Bind, err)

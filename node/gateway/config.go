@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ type Config struct {
 
 	TLS *tls.Config  // certificate for both listeners. Nil: no encryption
 	Mux http.Handler // answers all HTTP requests but PathWS. Nil: 404
+
+	// Listen opens the listeners at TCP and WS; network is "tcp". Nil: a net.ListenConfig's.
+	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 
 	// Origins lists origins besides the request's own host from which browsers may connect (path.Match patterns for a host,
 	// or scheme://host). AnyOrigin turns the check off.
@@ -92,6 +96,9 @@ func (c *Config) validate() error {
 	orDefault(&c.DedupePeers, 1024)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen == nil {
+		c.Listen = new(net.ListenConfig).Listen
 	}
 	if c.Clock == nil {
 		c.Clock = systemClock{}

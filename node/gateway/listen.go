@@ -23,16 +23,15 @@ const (
 )
 
 func (g *Gateway) listenLocked(ctx context.Context) error {
-	var lc net.ListenConfig
 	if g.cfg.TCP != "" {
-		l, err := lc.Listen(ctx, "tcp", g.cfg.TCP)
+		l, err := g.cfg.Listen(ctx, "tcp", g.cfg.TCP)
 		if err != nil {
 			return fmt.Errorf("client listener (TCP): %w: choose another address or stop who uses it", err)
 		}
 		g.tcp = l
 	}
 	if g.cfg.WS != "" {
-		l, err := lc.Listen(ctx, "tcp", g.cfg.WS)
+		l, err := g.cfg.Listen(ctx, "tcp", g.cfg.WS)
 		if err != nil {
 			if g.tcp != nil {
 				_ = g.tcp.Close()

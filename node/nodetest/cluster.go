@@ -49,6 +49,7 @@ type Cluster struct {
 	dir     string
 	args    []string
 	history *History
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // of clients; nil: a net.Dialer
 }
 
 // startWait bounds how long a cluster or a node may take to come up. Generous: it is waited for, not slept.

@@ -22,5 +22,8 @@
 // process that was stopped is judged by the same time as the others. Clusters can be started on Linux only; the checkers
 // run everywhere.
 //
+// TestSimulation runs the same workload and checkers on whole nodes in one process, in virtual time and on a network in
+// memory: many seeds, a second each (make sim).
+//
 // It leaves to others what needs root (network namespaces, full disks) and everything that can be decided without processes.
 package nodetest

@@ -11,6 +11,8 @@ import (
 // History is what a workload did and saw, and what was done to the processes. Times are Now's. It may be added to by many
 // goroutines; checkers read a snapshot.
 type History struct {
+	now func() time.Duration // Now, or virtual time
+
 	mu       sync.Mutex
 	sdks     []*SDK
 	sends    []*Send
@@ -113,14 +115,14 @@ type Snapshot struct {
 	Ended     time.Duration
 }
 
-func newHistory() *History { return &History{} }
+func newHistory() *History { return &History{now: Now} }
 
 func (h *History) snapshot() Snapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := Snapshot{
 		Received: slices.Clone(h.received), Lookups: slices.Clone(h.lookups), Kicks: slices.Clone(h.kicks),
-		Processes: slices.Clone(h.done), Refused: slices.Clone(h.refused), Ended: Now(),
+		Processes: slices.Clone(h.done), Refused: slices.Clone(h.refused), Ended: h.now(),
 	}
 	for _, v := range h.sdks {
 		c := *v
@@ -136,13 +138,13 @@ func (h *History) snapshot() Snapshot {
 func (h *History) process(node, what string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.done = append(h.done, Process{node, what, Now()})
+	h.done = append(h.done, Process{node, what, h.now()})
 }
 
 func (h *History) newSDK(client string) *SDK {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &SDK{Number: len(h.sdks), Client: client, Dial: Now()}
+	s := &SDK{Number: len(h.sdks), Client: client, Dial: h.now()}
 	h.sdks = append(h.sdks, s)
 	return s
 }
@@ -150,7 +152,7 @@ func (h *History) newSDK(client string) *SDK {
 func (h *History) state(s *SDK, st SDKState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	st.At = Now()
+	st.At = h.now()
 	s.States = append(s.States, st)
 }
 
@@ -163,7 +165,7 @@ func (h *History) named(s *SDK, instance uint64) {
 func (h *History) sending(s *Send) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Call = Now()
+	s.Call = h.now()
 	h.sends = append(h.sends, s)
 }
 
@@ -186,19 +188,19 @@ func (h *History) sent(s *Send, id wire.MessageID, ok bool) {
 func (h *History) result(s *Send, id wire.MessageID, code wire.Code, owner, text string, givenUp bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.ID, s.Return, s.Code, s.Owner, s.Text, s.GivenUp = id, Now(), code, owner, text, givenUp
+	s.ID, s.Return, s.Code, s.Owner, s.Text, s.GivenUp = id, h.now(), code, owner, text, givenUp
 }
 
 func (h *History) refusal(id wire.MessageID, code wire.Code) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.refused = append(h.refused, Refusal{id, Now(), code})
+	h.refused = append(h.refused, Refusal{id, h.now(), code})
 }
 
 func (h *History) receive(r Received) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r.At = Now()
+	r.At = h.now()
 	h.received = append(h.received, r)
 }
 
@@ -218,7 +220,7 @@ func (h *History) kicked(k Kick) {
 func (h *History) closed(s *SDK) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Closed = Now()
+	s.Closed = h.now()
 }
 
 // clients counts, by node, the SDKs that are connected at this moment, as far as they know.

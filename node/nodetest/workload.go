@@ -67,7 +67,7 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 		random := rand.New(rand.NewPCG(c.Seed, uint64(i)+1000))
 		w.wg.Go(func() { w.look(random, c.Nodes[i%len(c.Nodes)]) })
 	}
-	w.AwaitServed(t, Now(), startWait)
+	w.AwaitServed(t, c.history.now(), startWait)
 	return w
 }
 
@@ -157,11 +157,11 @@ func (w *Workload) look(random *rand.Rand, n *Node) {
 	for w.ctx.Err() == nil {
 		name := w.clients[random.IntN(len(w.clients))]
 		ctx, cancel := context.WithTimeout(w.ctx, 4*time.Second)
-		call := Now()
+		call := w.c.history.now()
 		r, err := n.admin.Route(ctx, wire.ClientID{ID: name}, "", false)
 		cancel()
 		if err == nil {
-			l := Lookup{Client: name, Asked: n.Name, Call: call, Return: Now(), Owner: r.Node}
+			l := Lookup{Client: name, Asked: n.Name, Call: call, Return: w.c.history.now(), Owner: r.Node}
 			if r.Found {
 				l.Epoch = r.Epoch
 			}
@@ -241,7 +241,7 @@ func (a *actor) dial() *member {
 	defer cancel()
 	var err error
 	m.c, err = client.Dial(ctx, client.Config{
-		Addrs: addrs, Client: a.name, Timeout: a.w.o.Timeout, DialTimeout: 500 * time.Millisecond, LoginTimeout: 3 * time.Second,
+		Addrs: addrs, Client: a.name, DialContext: a.w.c.dial, Timeout: a.w.o.Timeout, DialTimeout: 500 * time.Millisecond, LoginTimeout: 3 * time.Second,
 		BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond,
 		OnMessage: func(msg client.Message) {
 			h.receive(Received{SDK: m.sdk.Number, To: a.name, From: msg.From, ID: msg.ID, Epoch: msg.Epoch})
@@ -306,9 +306,9 @@ func (a *actor) kick() {
 	name, n := a.someone(), a.w.c.Nodes[a.random.IntN(len(a.w.c.Nodes))]
 	ctx, cancel := context.WithTimeout(a.w.ctx, time.Second)
 	defer cancel()
-	call := Now()
+	call := a.w.c.history.now()
 	if r, err := n.admin.Kick(ctx, wire.ClientID{ID: name}, "test"); err == nil {
-		a.w.c.history.kicked(Kick{Client: name, Epoch: r.Epoch, Call: call, Return: Now()})
+		a.w.c.history.kicked(Kick{Client: name, Epoch: r.Epoch, Call: call, Return: a.w.c.history.now()})
 	}
 }
 
