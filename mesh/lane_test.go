@@ -37,6 +37,7 @@ func (k *sink) Acked(s *lane.Session, upto uint64) {
 func (k *sink) Status(*lane.Session, wire.Status, *wire.Forward) {}
 func (k *sink) Lost(*lane.Session, uint64, *wire.Forward)        {}
 func (k *sink) PeerRestarted(*lane.Session)                      {}
+func (k *sink) Handled(*lane.Session)                            {}
 
 func (k *sink) count(l int) int {
 	k.mu.Lock()
@@ -52,7 +53,7 @@ func send(t *testing.T, s *lane.Session, counter uint64, payload []byte) {
 	t.Helper()
 	m := &wire.Forward{To: "bob", Incarnation: 1, Epoch: 1, Instance: 1, Counter: counter, Payload: payload}
 	waitFor(t, "room in the lane", func() bool {
-		_, err := s.Send(m)
+		_, err := s.Send(m, nil)
 		if err != nil && !errors.Is(err, lane.ErrOverloaded) {
 			t.Fatal(err)
 		}
@@ -103,7 +104,7 @@ func TestLanesSurviveConnections(t *testing.T) {
 	}
 	c.dir.remove(2)
 	a.Drop(2)
-	if _, err := s.Send(&wire.Forward{To: "bob"}); !errors.Is(err, lane.ErrClosed) {
+	if _, err := s.Send(&wire.Forward{To: "bob"}, nil); !errors.Is(err, lane.ErrClosed) {
 		t.Errorf("send to a removed member: %v", err)
 	}
 	if a.Lane(2, 0) != nil {
@@ -124,7 +125,7 @@ func TestCallsPassSaturatedLanes(t *testing.T) {
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			for i := uint64(0); ctx.Err() == nil; i++ {
-				if _, err := s.Send(&wire.Forward{To: "bob", Instance: 1, Counter: i, Payload: payload}); errors.Is(err, lane.ErrOverloaded) {
+				if _, err := s.Send(&wire.Forward{To: "bob", Instance: 1, Counter: i, Payload: payload}, nil); errors.Is(err, lane.ErrOverloaded) {
 					<-tick.C
 				} else if err != nil {
 					t.Error(err)

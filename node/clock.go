@@ -19,7 +19,7 @@ var clock struct {
 
 func init() {
 	clock.start = time.Now()
-	clock.looked.Store(-int64(time.Hour))
+	clock.looked.Store(-int64(time.Hour)) // nobody did
 }
 
 // now is bootClock, read by system call once in clockFresh at most: it is asked for each message. What that can miss is a
@@ -34,6 +34,15 @@ func now() time.Duration {
 		return look()
 	}
 	return time.Duration(mono + clock.offset.Load())
+}
+
+// lastNow is a moment that has passed, for next to nothing: when anybody last looked at bootClock, which a node that holds a
+// lease does for each renewal and each write.
+func lastNow() time.Duration { // needs that look was called: whoever was granted a lease did
+	if runtimeClock.Load() {
+		return sinceStart()
+	}
+	return time.Duration(clock.looked.Load() + clock.offset.Load())
 }
 
 // look reads both clocks. A pause of this process between the two readings would pass for a suspension and set this node's

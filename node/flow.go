@@ -291,7 +291,7 @@ func (f *flow) send(r *router, p *pending, route *raftfsm.Route) {
 	m := p.m
 	m.Ack = max(m.Ack, wire.AckOwner) // its end must be heard of for the order's sake
 	m.LeftMS = uint32(max((p.deadline-now())/time.Millisecond, 1))
-	if code, _, _ := r.hand(&m, route, &r.local); code != 0 {
+	if code, _, _ := r.hand(&m, route, &r.local, nil); code != 0 {
 		r.outcome(p.ref, code, route.Node, 0)
 	}
 }

@@ -23,7 +23,9 @@ func (s *modelSession) Result(uint64, wire.Code, string, string) {}
 func (s *modelSession) Client() wire.ClientID                    { return modelClient }
 func (s *modelSession) ID() wire.SessionID                       { return modelSessionID[s.s] }
 
-func (s *modelSession) Deliver(*wire.Forward, gateway.Receipt) wire.Code { return wire.NotOwner }
+func (s *modelSession) DeliverHeld(*wire.Forward, gateway.Receipt, *gateway.Held) wire.Code {
+	return wire.NotOwner
+}
 
 func (s *modelSession) Open(e wire.Epoch) {
 	if !s.closed {

@@ -111,7 +111,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.fsm = raftfsm.NewFSM(raftfsm.FSMConfig{Logger: n.log, Fatal: n.fatal, EventBuffer: 4096, FeatureLevel: n.cfg.FeatureLevel})
 	n.fights = newFights(n.cfg.TakeoverBurst, n.cfg.TakeoverEvery)
 	n.router = &router{
-		self: n.id, table: n.fsm, life: n.present.Load, lease: func() bool { return n.lease.holds(now()) },
+		self: n.id, table: n.fsm, life: n.present.Load, lease: n.lease.likely,
 		lane: n.laneTo, nameOf: n.nameOf, nacked: n.metrics.nacks.Add, read: func(ctx context.Context, c wire.ClientID) (located, error) { return n.reads.do(ctx, c) },
 		pendings: newPendings(n.cfg.PendingMax), flows: flows{by: map[flowKey]*flow{}}, ctx: n.ctx,
 	}

@@ -20,6 +20,14 @@ type tracker struct {
 type track struct {
 	epoch wire.Epoch
 	way   way
+	ctx   lane.Context // what its messages have in common on the lane
+}
+
+func (tr *track) context() *lane.Context {
+	if tr == nil {
+		return nil
+	}
+	return &tr.ctx
 }
 
 // way is how the messages to a recipient went under one epoch.

@@ -27,7 +27,7 @@ type session interface {
 	Client() wire.ClientID
 	ID() wire.SessionID
 	Open(wire.Epoch)
-	Deliver(m *wire.Forward, to gateway.Receipt) wire.Code
+	DeliverHeld(m *wire.Forward, to gateway.Receipt, hold *gateway.Held) wire.Code
 	Close(code wire.Code, text string)
 	Fenced() <-chan struct{}
 }
@@ -51,8 +51,7 @@ type router struct {
 	ctx      context.Context // of the flows
 	wg       sync.WaitGroup
 
-	local    localReceipt
-	receipts sync.Map // *lane.Session → *laneReceipt
+	local localReceipt
 
 	results   [1024]atomic.Uint64 // by code
 	forwarded atomic.Uint64       // handed to a lane
@@ -89,7 +88,7 @@ func (r *router) send(o origin, t *tracker, m *wire.Forward, timeout time.Durati
 func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.Route, p *pending) bool {
 	tr := t.on(r, m.To, route)
 	if p == nil {
-		code, l, seq := r.hand(m, route, nil)
+		code, l, seq := r.hand(m, route, nil, tr.context())
 		switch code {
 		case 0:
 			tr.sent(m, l, seq)
@@ -105,7 +104,7 @@ func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.
 	}
 	tr.follow(p)
 	m.Ref = p.ref
-	code, l, seq := r.hand(m, route, &r.local)
+	code, l, seq := r.hand(m, route, &r.local, tr.context())
 	switch code {
 	case 0:
 		tr.sent(m, l, seq)
@@ -132,11 +131,11 @@ func (r *router) newPending(o origin, m *wire.Forward, timeout time.Duration) *p
 }
 
 // hand gives m to the session here or to the owner's lane, and says where there. 0: taken; NotOwner, NotReady: look again;
-// else it is over.
-func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Receipt) (code wire.Code, l *lane.Session, seq uint64) {
+// else it is over. c is the context of messages from the same session under the same route, nil for a single one.
+func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Receipt, c *lane.Context) (code wire.Code, l *lane.Session, seq uint64) {
 	m.Incarnation, m.Epoch = route.Incarnation, route.Epoch
 	if route.Node == r.self {
-		if code = r.deliver(m, receipt); code == 0 {
+		if code = r.deliver(m, receipt, nil); code == 0 {
 			r.delivered.Add(1)
 		}
 		return code, nil, 0
@@ -144,7 +143,7 @@ func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Rec
 	if l = r.lane(route.Node, wire.ClientID{Tenant: m.Tenant, ID: m.To}); l == nil {
 		return wire.NotOwner, nil, 0
 	}
-	seq, err := l.Send(m)
+	seq, err := l.Send(m, c)
 	switch {
 	case errors.Is(err, lane.ErrClosed): // the peer was removed, or this node stops
 		return wire.NotOwner, nil, 0
@@ -164,7 +163,7 @@ func (r *router) incarnationOver(node wire.NodeID, inc wire.Incarnation) bool {
 }
 
 // deliver is the owner's side, for messages from here and from peers: lease, incarnation, session and epoch are checked.
-func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt) wire.Code {
+func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt, hold *gateway.Held) wire.Code {
 	l := r.life()
 	if l == nil || l.incarnation != m.Incarnation {
 		return wire.NotOwner
@@ -172,11 +171,32 @@ func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt) wire.Code {
 	if !r.lease() {
 		return wire.NotReady
 	}
+	if m.Memo != nil {
+		return r.deliverAgain(l, m, receipt, hold)
+	}
 	s, ok := l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch)
 	if !ok {
 		return wire.NotOwner
 	}
-	return s.Deliver(m, receipt)
+	return s.DeliverHeld(m, receipt, hold)
+}
+
+// deliverAgain keeps the session it found with the lane's context. A session that was found may be given up at any moment
+// after, and refuses then by itself; it never owns that epoch again.
+func (r *router) deliverAgain(l *life, m *wire.Forward, receipt gateway.Receipt, hold *gateway.Held) wire.Code {
+	if s, ok := m.Memo.V.(session); ok {
+		code := s.DeliverHeld(m, receipt, hold)
+		if code == wire.NotOwner {
+			m.Memo.V = nil // it is over: do not hold it
+		}
+		return code
+	}
+	s, ok := l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch)
+	if !ok {
+		return wire.NotOwner
+	}
+	m.Memo.V = s
+	return s.DeliverHeld(m, receipt, hold)
 }
 
 // finish ends the pending of ref and tells its sender, once.
@@ -242,13 +262,15 @@ func (l *localReceipt) Receipt(ref uint64, code wire.Code) {
 	l.r.outcome(ref, code, l.r.self, l.r.table.Applied())
 }
 
-// laneReceipt sends the receipts of sessions here back to the node they came from.
-type laneReceipt struct {
+// inbound is what the router keeps for a lane: it sends the receipts of sessions here back to the node they came from, and
+// collects the sessions whose writers start when everything that came together is handed over.
+type inbound struct {
 	r    *router
 	lane *lane.Session
+	held gateway.Held // for the lane's reader
 }
 
-func (l *laneReceipt) Receipt(ref uint64, code wire.Code) {
+func (l *inbound) Receipt(ref uint64, code wire.Code) {
 	index := uint64(0)
 	if code == wire.NotOwner {
 		index = l.r.table.Applied()
@@ -260,21 +282,25 @@ func (l *laneReceipt) Receipt(ref uint64, code wire.Code) {
 
 // Message takes a message of a peer for a session here.
 func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code, uint64) {
-	var receipt gateway.Receipt
-	if m.Ref != 0 {
-		v, ok := r.receipts.Load(l)
-		if !ok {
-			v, _ = r.receipts.LoadOrStore(l, &laneReceipt{r, l})
-		}
-		receipt = v.(*laneReceipt)
+	in, ok := l.Kept.(*inbound)
+	if !ok {
+		in = &inbound{r: r, lane: l}
+		l.Kept = in
 	}
-	code := r.deliver(m, receipt)
+	code := r.deliver(m, in, &in.held)
 	if code != 0 {
 		r.nacked(code)
 		return code, r.table.Applied()
 	}
 	r.arrived.Add(1)
 	return 0, 0
+}
+
+// Handled lets the sessions write that were given messages.
+func (r *router) Handled(l *lane.Session) {
+	if in, ok := l.Kept.(*inbound); ok {
+		in.held.Release()
+	}
 }
 
 // Status takes what a peer says of a message of ours.

@@ -184,7 +184,7 @@ func (s *fakeSession) Close(code wire.Code, _ string) {
 	}
 }
 
-func (s *fakeSession) Deliver(m *wire.Forward, to gateway.Receipt) wire.Code {
+func (s *fakeSession) DeliverHeld(m *wire.Forward, to gateway.Receipt, _ *gateway.Held) wire.Code {
 	s.mu.Lock()
 	if len(s.refuse) > 0 {
 		code := s.refuse[0]

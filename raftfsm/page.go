@@ -46,7 +46,10 @@ type key struct {
 	wire.ClientID
 }
 
-func makeKey(c wire.ClientID) key { return key{c.Hash(), c.HashID(), c} }
+func makeKey(c wire.ClientID) key {
+	h, hid := c.Hashes()
+	return key{h, hid, c}
+}
 
 func (k key) tag() uint16  { return uint16(k.hid) }
 func (k key) rowSize() int { return rowHeader + len(k.Tenant) + len(k.ID) }

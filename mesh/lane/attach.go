@@ -142,6 +142,7 @@ func (a *attachment) run() error {
 		}
 	})
 	err = a.read()
+	a.s.cfg.Handler.Handled(a.s)
 	a.publish() // what was handled is handled, also if it was the last
 	a.stop(err)
 	writer.Wait()
@@ -191,7 +192,7 @@ func (a *attachment) hellos() (hello, error) {
 
 // hello is what this side says first.
 func (s *Session) hello() hello {
-	h := hello{lane: uint16(s.cfg.Lane), process: s.cfg.Process, life: s.life}
+	h := hello{lane: uint16(s.cfg.Lane), process: s.cfg.Process, life: s.life, flags: helloContexts}
 	if s.peer.resumed { // otherwise nothing was taken, and nobody said yet from which number on
 		h.known, h.message, h.status = s.peer.life, s.peer.message, s.peer.status
 	}
@@ -223,6 +224,7 @@ func (a *attachment) meet(h hello) ([]byte, error) {
 		}
 		message, status = h.message, h.status
 	}
+	s.short = h.flags&helloContexts != 0
 	s.msgs.restart(message)
 	s.statuses.restart(status)
 	// A status that was taken is done with. A message is not: its refusal may still be on the way to us.

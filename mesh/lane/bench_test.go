@@ -33,12 +33,13 @@ func (c *counter) Acked(_ *Session, upto uint64) {
 }
 func (c *counter) Lost(*Session, uint64, *wire.Forward) {}
 func (c *counter) PeerRestarted(*Session)               {}
+func (c *counter) Handled(*Session)                     {}
 
 // send sends n messages, waiting when the queue is full, and returns when all are acknowledged.
 func (c *counter) send(tb testing.TB, s *Session, m *wire.Forward, n int) {
 	var last uint64
 	for n > 0 {
-		seq, err := s.Send(m)
+		seq, err := s.Send(m, nil)
 		if err == nil {
 			last = seq
 			n--
@@ -100,7 +101,7 @@ func TestAllocations(t *testing.T) {
 	}
 	// Encoding into the queue, alone.
 	s := newSession(t, 3, newCounter(), nil)
-	if got := testing.AllocsPerRun(10_000, func() { _, _ = s.Send(m) }); got != 0 {
+	if got := testing.AllocsPerRun(10_000, func() { _, _ = s.Send(m, nil) }); got != 0 {
 		t.Errorf("%v allocations in Send", got)
 	}
 }
@@ -121,7 +122,7 @@ func BenchmarkLaneOneInFlight(b *testing.B) {
 	m := forward(1, 128)
 	b.ReportAllocs()
 	for i := range uint64(b.N) {
-		if _, err := a.Send(m); err != nil {
+		if _, err := a.Send(m, nil); err != nil {
 			b.Fatal(err)
 		}
 		for cb.received.Load() <= i {
@@ -136,7 +137,7 @@ func BenchmarkSend(b *testing.B) {
 	m := forward(1, 128)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Send(m); err != nil {
+		if _, err := s.Send(m, nil); err != nil {
 			s.mu.Lock()
 			s.msgs.sent = s.msgs.last
 			s.msgs.at = nil

@@ -29,7 +29,7 @@
 //
 //	hello   process, session, the peer session it knows and what it received from it; the opener's goes first
 //	resume  sequence number of the next message and of the next status, once the peer's hello was read
-//	then, in any mixture: message, status, ack
+//	then, in any mixture: message (in full, defining a context, or short by one), status, ack
 //
 // A record is one kind byte, a 24-bit length (both in one big-endian uint32) and a body. Messages and statuses are counted
 // separately, from the numbers in resume on. An ack names the highest message and the highest status that were taken; it

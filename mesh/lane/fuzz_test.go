@@ -50,7 +50,7 @@ func run(t testing.TB, in []byte) (*recorder, error) {
 		t.Fatal(err)
 	}
 	for id := range uint64(5) {
-		_, _ = s.Send(forward(id+1, 8))
+		_, _ = s.Send(forward(id+1, 8), nil)
 	}
 	err = s.Attach(context.Background(), &script{Reader: bytes.NewReader(in)}, false)
 	if cerr := s.Close(); cerr != nil {
@@ -123,6 +123,8 @@ func FuzzStream(f *testing.F) {
 	f.Add(appendAck(goodPeer(wire.Status{Seq: 2, Ref: 2, Code: wire.NotOwner, Index: 9}, wire.Status{Ref: 3, Code: wire.Delivered}), 3, 1))
 	f.Add(hello{lane: 2, process: 9, life: 9, known: 5, message: 1, status: 2}.append(nil))
 	f.Add([]byte{kindMessage, 0xff, 0xff, 0xff})
+	f.Add(append(goodPeer(), kindDefine, 0, 0, 4, 0, 0, 0xa1, 0))
+	f.Add(append(goodPeer(), kindShort, 0, 0, 4, 0, 0, 0, 4))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r, err := run(t, in)
 		if err == nil {

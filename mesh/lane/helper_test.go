@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,9 @@ func (r *recorder) Message(s *Session, seq uint64, m *wire.Forward) (code wire.C
 	if string(m.Payload[:8]) != string(binary.BigEndian.AppendUint64(nil, m.Counter)) {
 		r.add(event{what: "damaged", seq: seq, id: m.Counter})
 	}
+	if !whole(m) {
+		r.add(event{what: "damaged", seq: seq, id: m.Counter})
+	}
 	if r.reply != nil {
 		code, index = r.reply(s, seq, m)
 	}
@@ -86,6 +90,9 @@ func (r *recorder) Message(s *Session, seq uint64, m *wire.Forward) (code wire.C
 
 func (r *recorder) Status(_ *Session, st wire.Status, m *wire.Forward) {
 	if st.Seq != 0 {
+		if !whole(m) {
+			r.add(event{what: "damaged", seq: st.Seq, id: m.Counter})
+		}
 		r.add(event{what: "nack", seq: st.Seq, id: m.Counter, st: st})
 		return
 	}
@@ -96,6 +103,7 @@ func (r *recorder) Lost(_ *Session, seq uint64, m *wire.Forward) {
 	r.add(event{what: "lost", seq: seq, id: m.Counter})
 }
 func (r *recorder) PeerRestarted(*Session) { r.add(event{what: "restarted"}) }
+func (*recorder) Handled(*Session)         {}
 
 func (r *recorder) all() []event {
 	r.mu.Lock()
@@ -151,6 +159,13 @@ func count(what string, n int) func([]event) bool {
 		}
 		return missing <= 0
 	}
+}
+
+// whole says whether m is as TestCuts or forward made it, whatever way it took.
+func whole(m *wire.Forward) bool {
+	ack := m.Ack == wire.AckOwner && m.LeftMS == 0 || m.Ack == wire.AckClient && m.LeftMS == uint32(m.Counter)
+	return ack && m.To == "bob" && strings.HasPrefix(m.From, "alice") && m.Incarnation == 1 && m.Epoch == 2 && m.Instance == 3 &&
+		m.Ref == m.Counter && binary.BigEndian.Uint64(m.Payload) == m.Counter
 }
 
 func forward(id uint64, size int) *wire.Forward {

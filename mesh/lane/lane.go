@@ -30,6 +30,9 @@ type Handler interface {
 	// Status brings the peer's word on a message: a refusal (st.Seq is not 0; m is the refused message as it was sent), or
 	// a late result by st.Ref (m is nil).
 	Status(s *Session, st wire.Status, m *wire.Forward)
+	// Handled says that everything that came together was handed over by Message and Status: the lane now waits for more. Work
+	// that is better done once for many messages belongs here.
+	Handled(s *Session)
 	// Acked says that the peer took every message up to upto: accepted it, or refused it in a Status handed over before.
 	Acked(s *Session, upto uint64)
 	// Lost says that nobody will ever know whether the peer took m: it is another process now, or the session was closed.
@@ -130,6 +133,7 @@ type Stats struct {
 	AckedSeq    uint64 // highest message the peer acknowledged
 
 	Sent         uint64 // messages taken by Send
+	Short        uint64 // of those, what went without what the peer knew already
 	Overloaded   uint64 // messages Send refused for want of room
 	Received     uint64 // messages handed to the Handler
 	Refused      uint64 // of those, refused by it

@@ -3,6 +3,7 @@ package lane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -101,12 +102,19 @@ func TestCuts(t *testing.T) {
 			r *recorder
 		}{{a, ra}, {b, rb}} {
 			wg.Go(func() {
+				contexts := [4]*Context{nil, {}, {}, {}} // some messages belong to no conversation
 				for id := uint64(1); id <= messages; {
 					size := 8 + random(100)
 					if random(200) == 0 {
 						size = random(budget / 3) // it must fit into one stream to get through at all
 					}
-					switch _, err := side.s.Send(forward(id, size)); {
+					talk := random(len(contexts))
+					m := forward(id, size)
+					m.From = fmt.Sprint("alice", talk)
+					if id%5 == 0 {
+						m.Ack, m.LeftMS = wire.AckClient, uint32(id)
+					}
+					switch _, err := side.s.Send(m, contexts[talk]); {
 					case err == nil:
 						if id%3 == 0 {
 							side.s.SendStatus(id/3, wire.Delivered, 0)
@@ -133,6 +141,9 @@ func TestCuts(t *testing.T) {
 		stop()
 		checkSender(t, "a", messages, ra, rb)
 		checkSender(t, "b", messages, rb, ra)
+		if a.Stats().Short < messages/2 {
+			t.Errorf("only %d of %d messages went short", a.Stats().Short, messages)
+		}
 		t.Logf("budget %d: %d streams, %d duplicates dropped", budget, a.Stats().Streams, a.Stats().Duplicates+b.Stats().Duplicates)
 		if t.Failed() {
 			return
@@ -145,7 +156,7 @@ func TestPeerRestart(t *testing.T) {
 	a, b := newSession(t, 1, ra, nil), newSession(t, 2, rb, nil)
 	stop := link(t, a, b, forever)
 	for id := uint64(1); id <= 10; id++ {
-		if _, err := a.Send(forward(id, 0)); err != nil {
+		if _, err := a.Send(forward(id, 0), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -153,7 +164,7 @@ func TestPeerRestart(t *testing.T) {
 	stop()
 	a.SendStatus(77, wire.Delivered, 0) // for the former process: must not reach the next one
 	for id := uint64(11); id <= 20; id++ {
-		_, _ = a.Send(forward(id, 0))
+		_, _ = a.Send(forward(id, 0), nil)
 	}
 	rc := newRecorder()
 	c := newSession(t, 3, rc, nil)
@@ -170,8 +181,8 @@ func TestPeerRestart(t *testing.T) {
 	if es := ra.all(); es[len(es)-1].what != "restarted" {
 		t.Errorf("last event %+v, want restarted", es[len(es)-1])
 	}
-	_, _ = a.Send(forward(21, 0))
-	_, _ = c.Send(forward(1, 0))
+	_, _ = a.Send(forward(21, 0), nil)
+	_, _ = c.Send(forward(1, 0), nil)
 	ra.awaitAcked(t, 21)
 	rc.awaitAcked(t, 1)
 	stop()
@@ -196,13 +207,13 @@ func TestCutBeforeResume(t *testing.T) {
 	a, b := newSession(t, 1, ra, nil), newSession(t, 2, rb, nil)
 	stop := link(t, a, b, forever)
 	for id := uint64(1); id <= 5; id++ {
-		_, _ = a.Send(forward(id, 0))
+		_, _ = a.Send(forward(id, 0), nil)
 	}
 	ra.awaitAcked(t, 5)
 	stop()
 	rc := newRecorder()
 	c := newSession(t, 3, rc, nil)
-	_, _ = a.Send(forward(6, 0)) // to be lost
+	_, _ = a.Send(forward(6, 0), nil) // to be lost
 	hello := headBytes + helloBytes
 	for cut := range 2 * (headBytes + resumeBytes) { // a's resume is always cut, from half way on that of c gets through
 		ca, cb := net.Pipe()
@@ -211,8 +222,8 @@ func TestCutBeforeResume(t *testing.T) {
 			t.Fatalf("cut %d: %v, %v", cut, errA, errC)
 		}
 	}
-	_, _ = a.Send(forward(7, 0))
-	_, _ = c.Send(forward(1, 0))
+	_, _ = a.Send(forward(7, 0), nil)
+	_, _ = c.Send(forward(1, 0), nil)
 	link(t, a, c, forever)
 	ra.awaitAcked(t, 7)
 	rc.awaitAcked(t, 1)
@@ -233,7 +244,7 @@ func TestOverload(t *testing.T) {
 	a, b := newSession(t, 1, ra, bound), newSession(t, 2, rb, bound)
 	fill := func(id uint64) uint64 {
 		for ; ; id++ {
-			if _, err := a.Send(forward(id, 100)); errors.Is(err, ErrOverloaded) {
+			if _, err := a.Send(forward(id, 100), nil); errors.Is(err, ErrOverloaded) {
 				return id
 			} else if err != nil {
 				t.Fatal(err)
@@ -244,7 +255,7 @@ func TestOverload(t *testing.T) {
 	if n := a.Stats().QueuedBytes; n > 64<<10 || n < 60<<10 {
 		t.Errorf("%d bytes are queued, the bound is 64 KiB", n)
 	}
-	if _, err := a.Send(forward(1, 64<<10)); !errors.Is(err, ErrTooLarge) {
+	if _, err := a.Send(forward(1, 64<<10), nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a message that can never fit: %v", err)
 	}
 	stop := link(t, a, b, forever)
@@ -288,7 +299,7 @@ func TestSilentPeer(t *testing.T) {
 	in.release()
 	sent := 0
 	for ; ; sent++ {
-		if _, err := a.Send(forward(uint64(sent+1), 100)); err != nil {
+		if _, err := a.Send(forward(uint64(sent+1), 100), nil); err != nil {
 			break
 		}
 	}
@@ -340,7 +351,7 @@ func TestNoDeadlock(t *testing.T) {
 	for s, r := range map[*Session]*recorder{a: ra, b: rb} {
 		wg.Go(func() {
 			for id := uint64(1); id <= messages && !t.Failed(); {
-				if _, err := s.Send(forward(id, 200)); err == nil {
+				if _, err := s.Send(forward(id, 200), nil); err == nil {
 					id++
 					continue
 				}
@@ -367,7 +378,7 @@ func TestSecondAttachWins(t *testing.T) {
 		ca, cb := net.Pipe()
 		wg.Go(func() { errs[i] = a.Attach(context.Background(), ca, true) })
 		wg.Go(func() { _ = b.Attach(context.Background(), cb, false) })
-		_, _ = a.Send(forward(uint64(i+1), 0))
+		_, _ = a.Send(forward(uint64(i+1), 0), nil)
 		ra.awaitAcked(t, uint64(i+1))
 	}
 	_ = a.Close()
@@ -385,7 +396,7 @@ func TestClose(t *testing.T) {
 	ra := newRecorder()
 	a := newSession(t, 1, ra, nil)
 	for id := uint64(1); id <= 3; id++ {
-		_, _ = a.Send(forward(id, 0))
+		_, _ = a.Send(forward(id, 0), nil)
 	}
 	ca, cb := net.Pipe()
 	var wg sync.WaitGroup
@@ -403,7 +414,7 @@ func TestClose(t *testing.T) {
 	if got := ra.only("lost"); len(got) != 3 || got[0].seq != 1 || got[2].seq != 3 {
 		t.Errorf("lost %+v", got)
 	}
-	if _, err := a.Send(forward(4, 0)); !errors.Is(err, ErrClosed) {
+	if _, err := a.Send(forward(4, 0), nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("send: %v", err)
 	}
 	if err := a.Attach(context.Background(), ca, true); !errors.Is(err, ErrClosed) {
@@ -427,15 +438,15 @@ func TestContextEndsAttach(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	a := newSession(t, 1, newRecorder(), func(c *Config) { c.MaxPayload = 1000 })
-	if _, err := a.Send(forward(1, 1001)); !errors.Is(err, ErrTooLarge) {
+	if _, err := a.Send(forward(1, 1001), nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("payload: %v", err)
 	}
 	m := forward(1, 8)
 	m.To = string(make([]byte, wire.MaxHeader))
-	if _, err := a.Send(m); !errors.Is(err, ErrTooLarge) {
+	if _, err := a.Send(m, nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("header: %v", err)
 	}
-	if _, err := a.Send(forward(1, 1000)); err != nil {
+	if _, err := a.Send(forward(1, 1000), nil); err != nil {
 		t.Error(err)
 	}
 }

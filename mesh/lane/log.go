@@ -13,6 +13,8 @@ const (
 	kindMessage = 3
 	kindStatus  = 4
 	kindAck     = 5
+	kindDefine  = 6 // a message that defines a slot
+	kindShort   = 7 // a message that uses one
 )
 
 const (
@@ -130,20 +132,20 @@ func skipRecords(c *chunk, n uint64) (off int) {
 	return off
 }
 
-// find gives the body of a record that is still kept.
-func (l *sendLog) find(seq uint64) []byte {
+// find gives kind and body of a record that is still kept, or kind 0.
+func (l *sendLog) find(seq uint64) (kind byte, body []byte) {
 	for c := l.head; c != nil; c = c.next {
 		if c.count == 0 || seq > c.last() {
 			continue
 		}
 		if seq < c.first {
-			return nil
+			return 0, nil
 		}
 		off := skipRecords(c, seq-c.first)
-		_, body := readHead(c.buf.B[off:])
-		return c.buf.B[off+headBytes : off+headBytes+body]
+		kind, n := readHead(c.buf.B[off:])
+		return kind, c.buf.B[off+headBytes : off+headBytes+n]
 	}
-	return nil
+	return 0, nil
 }
 
 // ack notes that the peer took everything up to seq, which is at most sent: a peer can only have what it was sent, and at
@@ -188,13 +190,13 @@ func (l *sendLog) detach() *chunk {
 }
 
 // each calls f for every record of a detached list that is newer than seq, and lets go of its memory.
-func each(c *chunk, after uint64, f func(seq uint64, body []byte)) {
+func each(c *chunk, after uint64, f func(seq uint64, kind byte, body []byte)) {
 	for c != nil {
 		off := 0
 		for i := range c.count {
-			_, body := readHead(c.buf.B[off:])
+			kind, body := readHead(c.buf.B[off:])
 			if seq := c.first + i; seq > after {
-				f(seq, c.buf.B[off+headBytes:off+headBytes+body])
+				f(seq, kind, c.buf.B[off+headBytes:off+headBytes+body])
 			}
 			off += headBytes + body
 		}

@@ -17,6 +17,9 @@ func (a *attachment) read() error {
 			return err
 		}
 		if kind == 0 { // everything that came together is handled: one lock for all of it
+			if a.batch.received > 0 {
+				a.s.cfg.Handler.Handled(a.s)
+			}
 			a.publish()
 			if err := a.in.fill(); err != nil {
 				return endOfStream(err)
@@ -35,8 +38,8 @@ func (a *attachment) handle(kind byte, body []byte) error {
 		return fmt.Errorf("%w: a record of kind %d out of place", ErrMalformed, kind)
 	}
 	switch kind {
-	case kindMessage:
-		return a.message(body)
+	case kindMessage, kindDefine, kindShort:
+		return a.message(kind, body)
 	case kindStatus:
 		return a.status(body)
 	case kindAck:
@@ -65,7 +68,7 @@ func (a *attachment) resume(body []byte) error {
 	return nil
 }
 
-func (a *attachment) message(body []byte) error {
+func (a *attachment) message(kind byte, body []byte) error {
 	s := a.s
 	seq := a.nextMessage
 	a.nextMessage++
@@ -73,7 +76,7 @@ func (a *attachment) message(body []byte) error {
 		a.batch.dup++
 		return nil
 	}
-	if err := wire.DecodeForward(body, &s.fwd); err != nil {
+	if err := s.peer.decodeReceived(kind, body, &s.fwd); err != nil {
 		return fmt.Errorf("%w: message %d: %w", ErrMalformed, seq, err)
 	}
 	ref := s.fwd.Ref
@@ -115,12 +118,12 @@ func (a *attachment) status(body []byte) error {
 		s.cfg.Handler.Status(s, st, nil)
 		return nil
 	}
-	kept := s.kept(st.Seq)
-	if kept == nil {
-		return fmt.Errorf("%w: status %d refuses message %d, which is not open", ErrMalformed, seq, st.Seq)
-	}
-	if err := wire.DecodeForward(kept, &s.fwd); err != nil {
+	found, err := s.kept(st.Seq)
+	if err != nil {
 		return fmt.Errorf("lane: kept message %d cannot be read: %w", st.Seq, err)
+	}
+	if !found {
+		return fmt.Errorf("%w: status %d refuses message %d, which is not open", ErrMalformed, seq, st.Seq)
 	}
 	s.peer.status, s.peer.nacked = seq, st.Seq
 	a.batch.nacked++
@@ -128,15 +131,19 @@ func (a *attachment) status(body []byte) error {
 	return nil
 }
 
-// kept finds a message that the peer may refuse: sent, not acknowledged, newer than the last refused. Its bytes stay until
-// the peer acknowledges it, which only this goroutine hears of.
-func (s *Session) kept(seq uint64) []byte {
+// kept finds a message that the peer may refuse: sent, not acknowledged, newer than the last refused, and reads it into fwd.
+// Its bytes stay until the peer acknowledges it, which only this goroutine hears of.
+func (s *Session) kept(seq uint64) (found bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if seq <= s.msgs.acked || seq <= s.peer.nacked || seq > s.msgs.sentEver {
-		return nil
+		return false, nil
 	}
-	return s.msgs.find(seq)
+	kind, body := s.msgs.find(seq)
+	if kind == 0 {
+		return false, nil
+	}
+	return true, s.defs.decodeKept(kind, body, &s.fwd)
 }
 
 func (a *attachment) ack(body []byte) error {

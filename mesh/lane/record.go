@@ -26,17 +26,21 @@ type hello struct {
 	process, life   uint64
 	known           uint64 // the other side's session that message and status are about; 0 = none
 	message, status uint64
+	flags           byte // what this side understands
 }
+
+// helloContexts: records that define and use contexts are understood.
+const helloContexts = 1
 
 func (h hello) append(dst []byte) []byte {
 	dst = append(dst, 0, 0, 0, 0)
-	putHead(dst[len(dst)-headBytes:], kindHello, helloBytes)
+	putHead(dst[len(dst)-headBytes:], kindHello, helloBytes+1)
 	dst = append(append(dst, helloMagic...), helloVersion)
 	dst = binary.BigEndian.AppendUint16(dst, h.lane)
 	for _, v := range [...]uint64{h.process, h.life, h.known, h.message, h.status} {
 		dst = binary.BigEndian.AppendUint64(dst, v)
 	}
-	return dst
+	return append(dst, h.flags)
 }
 
 // parse reads a body whose length was checked. Later versions may add to it.
@@ -47,6 +51,9 @@ func (h *hello) parse(b []byte) error {
 	h.lane = binary.BigEndian.Uint16(b[5:])
 	for i, v := range [...]*uint64{&h.process, &h.life, &h.known, &h.message, &h.status} {
 		*v = binary.BigEndian.Uint64(b[7+8*i:])
+	}
+	if len(b) > helloBytes {
+		h.flags = b[helloBytes]
 	}
 	if h.process == 0 || h.life == 0 {
 		return fmt.Errorf("%w: a hello without process or session", ErrMalformed)
@@ -109,8 +116,8 @@ func (r *recordReader) next() (kind byte, body []byte, err error) {
 // sizeFits knows the kinds and what they may weigh.
 func (r *recordReader) sizeFits(kind byte, n int) bool {
 	switch kind {
-	case kindMessage:
-		return n <= r.maxMessage
+	case kindMessage, kindDefine, kindShort:
+		return n <= r.maxMessage && (kind == kindMessage || n > shortFixed)
 	case kindStatus:
 		return n <= maxStatus
 	case kindAck:

@@ -15,6 +15,9 @@ type Session struct {
 	cfg  Config
 	life uint64 // names this session: a session made anew in the same process remembers nothing either
 
+	// Kept is for the Handler, whose calls are made one at a time: what it keeps for this lane. The lane does not look at it.
+	Kept any
+
 	wake      chan struct{} // one token for a writer that set idle
 	closeOnce sync.Once
 
@@ -33,6 +36,8 @@ type Session struct {
 	nack     uint64 // newest refusal in statuses
 	taken    taken  // what was received, as the writer may acknowledge it
 	stats    Stats
+	defs     definitions
+	short    bool // the peer's process understands contexts
 }
 
 // peerState is what is known of the session on the other side.
@@ -43,6 +48,8 @@ type peerState struct {
 
 	message, status uint64 // highest taken from it
 	nacked          uint64 // highest message of ours that it refused, and so took or refused all before
+
+	slots []*known // its contexts
 }
 
 // taken is the receiving side's state as the writer sees it.
@@ -83,12 +90,13 @@ func (s *Session) Peer() wire.NodeID { return s.cfg.Peer }
 func (s *Session) Lane() int { return s.cfg.Lane }
 
 // Send queues m, connected or not, and returns its sequence number: 1 for the first, then each one more. It copies m,
-// never blocks, and allocates nothing in the steady state.
+// never blocks, and allocates nothing in the steady state. c is what m has in common with other messages, nil for a single
+// one.
 //
 // Errors: ErrOverloaded (QueueBytes are waiting; nothing was queued, try again when Acked was called), ErrTooLarge (this
 // message can never be sent), ErrClosed.
-func (s *Session) Send(m *wire.Forward) (seq uint64, err error) {
-	size := headBytes + wire.ForwardSize(m)
+func (s *Session) Send(m *wire.Forward, c *Context) (seq uint64, err error) {
+	size := headBytes + shortFixed + wire.ForwardSize(m)
 	if len(m.Payload) > s.cfg.MaxPayload || size-headBytes-len(m.Payload) > wire.MaxHeader || size > s.cfg.QueueBytes {
 		return 0, ErrTooLarge
 	}
@@ -101,9 +109,16 @@ func (s *Session) Send(m *wire.Forward) (seq uint64, err error) {
 		s.stats.Overloaded++
 		return 0, ErrOverloaded
 	}
-	rec := wire.AppendForward(s.msgs.room(size)[:headBytes], m)
-	putHead(rec, kindMessage, len(rec)-headBytes)
+	if !s.short {
+		c = nil
+	}
+	kind, slot := s.defs.place(s, c, m, s.msgs.last+1, s.msgs.acked)
+	rec := appendMessage(s.msgs.room(size)[:headBytes], kind, slot, m)
+	putHead(rec, kind, len(rec)-headBytes)
 	s.stats.Sent++
+	if kind == kindShort {
+		s.stats.Short++
+	}
 	seq = s.msgs.commit(len(rec))
 	s.wakeLocked()
 	return seq, nil
@@ -175,6 +190,8 @@ func (s *Session) lose() {
 	s.mu.Lock()
 	acked := s.msgs.acked
 	messages, statuses := s.msgs.detach(), s.statuses.detach()
+	defs := s.defs
+	s.defs, s.short = definitions{ids: defs.ids}, false // until the next peer says what it understands
 	s.mu.Unlock()
 
 	if s.peer.nacked > acked {
@@ -182,8 +199,8 @@ func (s *Session) lose() {
 		s.cfg.Handler.Acked(s, acked)
 	}
 	lost := uint64(0)
-	each(messages, acked, func(seq uint64, body []byte) {
-		if err := wire.DecodeForward(body, &s.fwd); err != nil { // we wrote it: memory was overwritten
+	each(messages, acked, func(seq uint64, kind byte, body []byte) {
+		if err := defs.decodeKept(kind, body, &s.fwd); err != nil { // we wrote it: memory was overwritten
 			s.cfg.Logger.Error("a kept message cannot be read", "seq", seq, "err", err)
 		}
 		lost++

@@ -17,7 +17,14 @@ type Forward struct {
 	LeftMS      uint32      `cbor:"10,keyasint,omitempty"` // time left until the sender gives up, as it left
 
 	Payload []byte `cbor:"-"`
+
+	// Memo, if not nil, is shared by all messages that a lane brings under one context (same Tenant, To, Incarnation, Epoch,
+	// From and Instance): who receives them may keep there what it found out. Only the lane's reader touches it.
+	Memo *Memo `cbor:"-"`
 }
+
+// Memo holds anything.
+type Memo struct{ V any }
 
 // Status is what the owner's node says of a Forward: refused at once, or (Ref not zero) how it ended.
 type Status struct {

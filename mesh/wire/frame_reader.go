@@ -73,6 +73,29 @@ func (fr *FrameReader) Next(f *Frame) error {
 	return nil
 }
 
+// NextSend is Next with a short way for send frames as they usually are: see DecodeSend, which decodes them into send. It
+// returns the frame that was filled; one in send needs no Validate.
+func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
+	body, err := fr.NextBody()
+	if err != nil {
+		*f = Frame{}
+		return f, err
+	}
+	got := send
+	if !DecodeSend(body, send) {
+		got = f
+		if err := DecodeFrame(body, f); err != nil {
+			fr.err = err
+			return f, err
+		}
+	}
+	if n, most := len(got.Payload), fr.maxBody-MaxHeader; n > most {
+		fr.err = fmt.Errorf("%w: payload of %d bytes, the limit is %d", ErrTooLarge, n, most)
+		return got, fr.err
+	}
+	return got, nil
+}
+
 // NextBody is Next without decoding: what the length counted, for DecodeFrame.
 func (fr *FrameReader) NextBody() ([]byte, error) {
 	if fr.err != nil {

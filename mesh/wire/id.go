@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode"
@@ -124,39 +125,55 @@ func (c ClientID) User() string {
 
 // Hash spreads (tenant, user) so that the devices of one user stay together. It is the same on every node and in every
 // version: tables and lanes are laid out by it.
-func (c ClientID) Hash() uint64 {
-	h := fnv(fnvOffset, c.Tenant)
-	h = (h ^ 0xff) * fnvPrime // a byte that UTF-8 never has, so ("a","b") and ("ab","") differ
-	h = fnv(h, c.User())
-	return mix(h)
+func (c ClientID) Hash() uint64 { return hashPair(c.Tenant, c.User()) }
+
+// HashID spreads the whole id; like Hash it never changes. Without a device it is the same as Hash.
+func (c ClientID) HashID() uint64 { return hashPair(c.Tenant, c.ID) }
+
+// Hashes gives Hash and HashID for the price of one if the id names no device.
+func (c ClientID) Hashes() (user, id uint64) {
+	u := c.User()
+	user = hashPair(c.Tenant, u)
+	if len(u) == len(c.ID) {
+		return user, user
+	}
+	return user, c.HashID()
 }
 
-// HashID spreads the whole id; like Hash it never changes.
-func (c ClientID) HashID() uint64 {
-	h := fnv(fnvOffset, c.Tenant)
-	h = (h ^ 0xff) * fnvPrime
-	return mix(fnv(h, c.ID))
-}
-
+// Odd numbers with about as many ones as zeros.
 const (
-	fnvOffset = 14695981039346656037
-	fnvPrime  = 1099511628211
+	hashSeed = 0x9e3779b97f4a7c15
+	hashA    = 0xd6e8feb86659fd93
+	hashB    = 0xa0761d6478bd642f
 )
 
-func fnv(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * fnvPrime
+func hashPair(tenant, s string) uint64 {
+	h := uint64(hashSeed)
+	if tenant != "" {
+		h = hashText(h, tenant)
 	}
-	return h
+	return hashText(h, s)
 }
 
-// mix finishes a hash so that its high bits can be used too.
-func mix(h uint64) uint64 {
-	h ^= h >> 32
-	h *= 0xd6e8feb86659fd93
-	h ^= h >> 32
-	h *= 0xd6e8feb86659fd93
-	return h ^ h>>32
+// hashText folds eight bytes at a time: it runs several times for each message. The length goes in as well, so that the
+// border between two texts counts.
+func hashText(h uint64, s string) uint64 {
+	h = fold(h^uint64(len(s)), hashB)
+	for ; len(s) >= 8; s = s[8:] {
+		h = fold(h^(uint64(s[0])|uint64(s[1])<<8|uint64(s[2])<<16|uint64(s[3])<<24|
+			uint64(s[4])<<32|uint64(s[5])<<40|uint64(s[6])<<48|uint64(s[7])<<56), hashA)
+	}
+	var rest uint64
+	for i := range len(s) {
+		rest |= uint64(s[i]) << (8 * i)
+	}
+	return fold(h^rest^hashSeed, hashB)
+}
+
+// fold multiplies to 128 bits and joins the halves, so that every bit of h reaches every bit of the result.
+func fold(h, k uint64) uint64 {
+	hi, lo := bits.Mul64(h, k)
+	return hi ^ lo
 }
 
 // Validate says what is wrong with an id and what a right one looks like.

@@ -20,9 +20,17 @@ type conn interface {
 	// wire.ErrMalformed or wire.ErrTooLarge.
 	next(f *wire.Frame) error
 
+	// nextSend is next with a short way for usual send frames, which are decoded into send and checked; it returns which of
+	// the two was used.
+	nextSend(f, send *wire.Frame) (*wire.Frame, error)
+
 	// size is how much append needs at most in most cases; append encodes f behind dst and keeps nothing of it.
 	size(f *wire.Frame) int
 	append(dst []byte, f *wire.Frame) ([]byte, error)
+
+	// deliverSize and appendDeliver are the same for the deliver frame of a message.
+	deliverSize(m *wire.Forward) int
+	appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([]byte, error)
 
 	// write writes buf, which holds the frames that items delimit. After an error the first `touched` of them may have left
 	// in part or whole, and nothing of the others ever will.
@@ -91,10 +99,18 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 
 func (c *tcpConn) next(f *wire.Frame) error { return c.fr.Next(f) }
 
+func (c *tcpConn) nextSend(f, send *wire.Frame) (*wire.Frame, error) { return c.fr.NextSend(f, send) }
+
 func (c *tcpConn) size(f *wire.Frame) int { return wire.FrameSize(f) }
 
 func (c *tcpConn) append(dst []byte, f *wire.Frame) ([]byte, error) {
 	return wire.AppendFrame(dst, f), nil
+}
+
+func (c *tcpConn) deliverSize(m *wire.Forward) int { return wire.DeliverSize(m) }
+
+func (c *tcpConn) appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([]byte, error) {
+	return wire.AppendDeliver(dst, m, epoch), nil
 }
 
 func (c *tcpConn) write(buf []byte, items []item) (int, error) {

@@ -96,6 +96,28 @@ func (c *wsConn) append(dst []byte, f *wire.Frame) ([]byte, error) {
 	return wire.AppendFrameJSON(dst, f)
 }
 
+func (c *wsConn) nextSend(f, _ *wire.Frame) (*wire.Frame, error) { return f, c.next(f) }
+
+func (c *wsConn) deliverSize(m *wire.Forward) int {
+	return wire.DeliverSize(m) + len(m.Payload)/3 + 160
+}
+
+// frames keep deliver's frame off the heap, where the encoder would put one for each message.
+var frames = sync.Pool{New: func() any { return new(wire.Frame) }}
+
+func (c *wsConn) appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([]byte, error) {
+	f := frames.Get().(*wire.Frame)
+	defer func() {
+		*f = wire.Frame{} // it shares memory with m
+		frames.Put(f)
+	}()
+	*f = wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
+	if m.Ack == wire.AckClient {
+		f.Ack = wire.AckClient
+	}
+	return c.append(dst, f)
+}
+
 // write gathers the messages' WebSocket frames and writes them at once: one system call for many messages.
 func (c *wsConn) write(buf []byte, items []item) (int, error) {
 	room := wire.GetBuffer(len(buf) + 16*len(items))

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"sync"
 	"time"
 
 	"imroute/mesh/wire"
@@ -10,8 +9,8 @@ import (
 // maxRepeats bounds how many repeats of one message wait for its result.
 const maxRepeats = 8
 
-// frames keep deliver's frame off the heap, where the connection's interface would put one for each message.
-var frames = sync.Pool{New: func() any { return new(wire.Frame) }}
+// coarseExpiry is from which time-out on a message's end is counted from the last tick.
+const coarseExpiry = 2 * time.Second
 
 // Deliver encodes m into the session's queue. It copies m.Payload once and keeps nothing of m, and it does not block.
 //
@@ -24,18 +23,49 @@ var frames = sync.Pool{New: func() any { return new(wire.Frame) }}
 // BadRequest (no sender, instance or counter), OutOfOrder (never taken, and a later message of that sender instance was) — and for a message id that was taken before,
 // the result which the first one had, Delivered included; Unknown if that is not remembered. A repeat without ack is
 // accepted and dropped.
-func (s *Session) Deliver(m *wire.Forward, to Receipt) wire.Code {
+func (s *Session) Deliver(m *wire.Forward, to Receipt) wire.Code { return s.DeliverHeld(m, to, nil) }
+
+// Held collects sessions that were given messages and whose writers wait for Release, so that what comes together is written
+// together. It is for one goroutine; the zero value is ready.
+type Held struct{ sessions []*Session }
+
+// Release lets the writers begin. Whoever holds sessions must call it before it waits for anything.
+func (h *Held) Release() {
+	for i, s := range h.sessions {
+		s.mu.Lock()
+		s.held = false
+		s.wakeLocked()
+		s.mu.Unlock()
+		h.sessions[i] = nil
+	}
+	h.sessions = h.sessions[:0]
+}
+
+// DeliverHeld is Deliver, except that a writer that would have to be started waits for hold.Release; nil: it does not.
+func (s *Session) DeliverHeld(m *wire.Forward, to Receipt, hold *Held) wire.Code {
 	if len(m.Payload) > s.g.cfg.MaxPayload {
 		s.g.st.drop(DropTooLarge, 1)
 		return wire.TooLarge
 	}
 	var expires time.Duration
 	coarse := s.g.coarseNow()
-	if m.LeftMS > 0 {
-		expires = s.g.now() + time.Duration(m.LeftMS)*time.Millisecond
+	switch left := time.Duration(m.LeftMS) * time.Millisecond; {
+	case left <= 0:
+	case left < coarseExpiry:
+		expires = s.g.now() + left
+	default: // reading the clock costs as much as the queueing, and who waits longer loses nothing by a tick
+		expires = coarse + tick + left
 	}
 	s.mu.Lock()
 	code, notes := s.deliverLocked(m, to, expires, coarse)
+	switch {
+	case code != wire.None || s.writing || s.held:
+	case hold == nil:
+		s.wakeLocked()
+	default:
+		s.held = true
+		hold.sessions = append(hold.sessions, s)
+	}
 	s.mu.Unlock()
 	tell(notes)
 	return code
@@ -64,23 +94,14 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 			return wire.Overloaded, nil
 		}
 	}
-	f := frames.Get().(*wire.Frame)
-	defer func() {
-		*f = wire.Frame{} // it shares memory with m
-		frames.Put(f)
-	}()
-	*f = wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
-	if m.Ack == wire.AckClient {
-		f.Ack = wire.AckClient
-	}
-	size := s.conn.size(f)
+	size := s.conn.deliverSize(m)
 	if s.dlv.cost > 0 && s.dlv.cost+size+itemCost > s.g.cfg.QueueBytes {
 		s.g.st.drop(DropQueueFull, 1)
 		return wire.Overloaded, notes
 	}
 	c := s.dlv.room(size)
 	before := len(c.buf)
-	b, err := s.conn.append(c.buf, f)
+	b, err := s.conn.appendDeliver(c.buf, m, epoch)
 	if err != nil {
 		s.g.st.drop(DropTooLarge, 1)
 		return wire.BadRequest, notes
@@ -101,7 +122,6 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	}
 	s.dedupe.took(from, m.Instance, m.Counter, wire.Unknown, p, now)
 	s.dlv.added(c, before, p, expires)
-	s.wakeLocked()
 	return wire.None, notes
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync"
 	"time"
 
 	"imroute/mesh/wire"
@@ -83,7 +84,8 @@ func (q *queue) room(n int) *chunk {
 		}
 		size = min(4*cap(last.buf), largeChunk)
 	}
-	c := &chunk{loan: wire.GetBuffer(max(n, size))}
+	c := spare.Get().(*chunk)
+	c.loan = wire.GetBuffer(max(n, size))
 	c.buf = c.loan.B[:0]
 	q.chunks = append(q.chunks, c)
 	return c
@@ -111,10 +113,15 @@ func (q *queue) take() *chunk {
 	return c
 }
 
+// spare holds chunks with the array of their items.
+var spare = sync.Pool{New: func() any { return new(chunk) }}
+
 // release gives a chunk's memory back; the chunk must not be used any more.
 func (c *chunk) release() {
 	c.loan.Release()
-	c.loan, c.buf, c.items = nil, nil, nil
+	clear(c.items)
+	*c = chunk{items: c.items[:0]}
+	spare.Put(c)
 }
 
 // removeExpired takes the items that expired by now out of c, closing the gaps, and calls gone for each that somebody waits

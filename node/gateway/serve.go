@@ -48,18 +48,23 @@ func (s *Session) serve() (wire.Code, string) {
 	if err := s.login(&f); err != nil {
 		return err.Code, err.Text
 	}
+	var send wire.Frame // of send frames as they usually are
 	for {
-		err := s.conn.next(&f)
+		got, err := s.conn.nextSend(&f, &send)
 		if err != nil {
 			return readEnd(err)
 		}
-		s.heard.Store(int64(s.g.coarseNow()))
-		if f.Type == wire.TypeSend { // by far the most frequent
-			if err := f.Validate(true); err != nil {
-				return wire.ProtocolError, err.Error()
+		if now := int64(s.g.coarseNow()); s.heard.Load() != now {
+			s.heard.Store(now)
+		}
+		if got.Type == wire.TypeSend { // by far the most frequent
+			if got == &f {
+				if err := f.Validate(true); err != nil {
+					return wire.ProtocolError, err.Error()
+				}
 			}
 			s.g.st.msgsIn.Add(1)
-			s.g.cfg.Backend.Send(s, &f)
+			s.g.cfg.Backend.Send(s, got)
 			continue
 		}
 		if code, text := s.handle(&f); code != wire.None {

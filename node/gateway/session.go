@@ -50,6 +50,7 @@ type Session struct {
 	epoch       wire.Epoch
 	closing     bool
 	writing     bool // a writer goroutine exists; stays true once closing
+	held        bool // a Held will start one
 	parked      bool // deliver frames wait for the lease
 	code        wire.Code
 	text        string

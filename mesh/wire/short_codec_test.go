@@ -1,0 +1,81 @@
+package wire
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What the short way accepts, the long way accepts with the same result, and Validate has nothing to say about it.
+func checkDecodeSend(t *testing.T, body []byte) bool {
+	var short, long Frame
+	if !DecodeSend(body, &short) {
+		return false
+	}
+	if err := DecodeFrame(body, &long); err != nil {
+		t.Fatalf("%x: %v", body, err)
+	}
+	if diff := cmp.Diff(long, short); diff != "" {
+		t.Fatalf("%x: %s", body, diff)
+	}
+	if err := short.Validate(true); err != nil {
+		t.Fatalf("%x: %v", body, err)
+	}
+	return true
+}
+
+func TestDecodeSend(t *testing.T) {
+	for name, c := range map[string]struct {
+		f    Frame
+		want bool
+	}{
+		"usual":        {Frame{Type: TypeSend, To: "bob", ID: 7, Payload: []byte("hi")}, true},
+		"everything":   {Frame{Type: TypeSend, To: "a user of 40 bytes, which is still usual", ID: 1 << 40, Ack: AckClient, TimeoutMS: 70000, Payload: []byte("hi")}, true},
+		"no payload":   {Frame{Type: TypeSend, To: "bob", ID: 7, Ack: AckOwner}, true},
+		"other type":   {Frame{Type: TypeAck, Instance: 1, ID: 7}, false},
+		"no id":        {Frame{Type: TypeSend, To: "bob"}, false},
+		"no recipient": {Frame{Type: TypeSend, ID: 7}, false},
+		"a device":     {Frame{Type: TypeSend, To: "bob/phone", ID: 7}, false},
+		"a pattern":    {Frame{Type: TypeSend, To: "bob*", ID: 7}, false},
+		"not ASCII":    {Frame{Type: TypeSend, To: "böb", ID: 7}, false},
+		"more fields":  {Frame{Type: TypeSend, To: "bob", ID: 7, Text: "x"}, false},
+		"unknown ack":  {Frame{Type: TypeSend, To: "bob", ID: 7, Ack: 3}, false},
+	} {
+		body := AppendFrame(nil, &c.f)[LengthBytes:]
+		if got := checkDecodeSend(t, body); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		for n := range body[:len(body)-len(c.f.Payload)] {
+			checkDecodeSend(t, body[:n])
+		}
+	}
+}
+
+func FuzzDecodeSend(f *testing.F) {
+	f.Add(AppendFrame(nil, &Frame{Type: TypeSend, To: "bob", ID: 300, Ack: AckOwner, TimeoutMS: 5000, Payload: []byte("hi")})[LengthBytes:])
+	f.Add(AppendFrame(nil, &Frame{Type: TypeSend, To: "a recipient of more than 23 bytes", ID: 1})[LengthBytes:])
+	f.Fuzz(func(t *testing.T, body []byte) { checkDecodeSend(t, body) })
+}
+
+func checkAppendDeliver(t *testing.T, m *Forward, epoch Epoch) {
+	want := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
+	if m.Ack == AckClient {
+		want.Ack = AckClient
+	}
+	got := AppendDeliver([]byte("x"), m, epoch)
+	if b := AppendFrame([]byte("x"), &want); !bytes.Equal(got, b) {
+		t.Fatalf("%+v: %x, want %x", m, got, b)
+	}
+	if len(got)-1 > DeliverSize(m) {
+		t.Fatalf("%+v: %d bytes, but DeliverSize says %d", m, len(got)-1, DeliverSize(m))
+	}
+}
+
+func FuzzAppendDeliver(f *testing.F) {
+	f.Add("alice", uint64(1), uint64(2), uint64(3), uint8(2), []byte("hi"))
+	f.Add("", uint64(0), uint64(1<<63), uint64(1<<50), uint8(1), []byte{})
+	f.Fuzz(func(t *testing.T, from string, instance, counter, epoch uint64, ack uint8, payload []byte) {
+		checkAppendDeliver(t, &Forward{To: "bob", From: from, Instance: instance, Counter: counter, Ack: AckMode(ack), Payload: payload}, Epoch(epoch))
+	})
+}
