@@ -5,7 +5,7 @@ GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model sim
+.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model sim tools
 
 build: ## the one binary
 	$(GO) build -trimpath -ldflags "-X imroute/node.Version=$(VERSION)" -o imctl ./cli/imctl
@@ -46,6 +46,11 @@ faults: ## the whole fault matrix on real processes, about 20 minutes; prints a 
 
 sim: ## whole clusters in virtual time, a seed a second, for IMROUTE_SIM_MINUTES (5); prints how to run a failing seed again
 	IMROUTE_SIM_MINUTES=$(or $(IMROUTE_SIM_MINUTES),5) $(GO) test -count=1 -timeout 0 -run TestSimulation -v ./node/nodetest
+
+tools: ## what some faults need beside Go (they are skipped without): strace, a packet filter, ip
+	@if command -v strace nft ip >/dev/null; then echo "all there"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q --no-install-recommends strace nftables iproute2; \
+	else echo "install strace, nftables and iproute2"; exit 1; fi
 
 model: ## the model check of lease, ConfirmTerm and takeover with a larger bound, some minutes
 	IMROUTE_MODEL=large $(GO) test -count=1 -run 'TestModel' -timeout 20m ./node

@@ -66,7 +66,7 @@ func (s nodeSettings) nodeConfig() node.Config {
 		AdminTLS:   node.AdminTLS{CertFile: s.adminCert, KeyFile: s.adminKey, NodeCert: s.adminNodeCert},
 		ClientKeys: s.clientKeys, Duplicate: s.duplicate, Voters: s.voters,
 		Idle: s.idle, MaxPayload: s.maxPayload, MaxSessions: s.maxSessions, LoginRate: s.loginRate, AnyOrigin: s.anyOrigin, Lanes: s.lanes,
-		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery,
+		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery, DiskTimeout: s.diskTimeout,
 		Journal: s.journal,
 	}
 	c.ClientTLS.CertFile, c.ClientTLS.KeyFile = s.clientCert, s.clientKey

@@ -31,7 +31,7 @@ type nodeSettings struct {
 	idle                                             time.Duration
 	maxPayload, maxSessions, loginRate, lanes        int
 	takeoverBurst                                    int
-	takeoverEvery, checkEvery                        time.Duration
+	takeoverEvery, checkEvery, diskTimeout           time.Duration
 	anyOrigin                                        bool
 	journal                                          string // for tests
 
@@ -85,6 +85,7 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.takeoverBurst, "takeover-burst", 0, "how often in a row a client id may be taken over by another device (default 5)")
 	f.DurationVar(&s.takeoverEvery, "takeover-every", 0, "then once in this time (default 2s)")
 	f.DurationVar(&s.checkEvery, "check-every", 0, "time between two comparisons of the sessions with the table (default 5m)")
+	f.DurationVar(&s.diskTimeout, "disk-timeout", 0, "a write to the log that takes longer than this ends the node (default 10s)")
 	f.IntVar(&s.lanes, "lanes", 0, "ordered streams to each peer (default 4)")
 	f.BoolVar(&s.anyOrigin, "any-origin", false, "let web pages of any origin connect over WebSocket")
 

@@ -74,6 +74,7 @@ type Config struct {
 	AnyOrigin   bool          // let web pages of any origin connect over WebSocket
 	Lanes       int           // ordered streams per peer; default 4
 	PendingMax  int64         // bytes of messages that wait for their outcome; default 64 MiB
+	DiskTimeout time.Duration // a write to the Raft log that takes longer ends the node: a leader whose disk hangs must not stay leader; default 10 s
 	MinFreeDisk uint64        // bytes of free disk below which the node is not ready; default 64 MiB
 
 	// For tests: what this node says it knows, and how long the certificates hold that it signs or makes.
@@ -93,7 +94,7 @@ func DefaultConfig() Config {
 		Timings:   DefaultTimings(),
 		Duplicate: raftfsm.DuplicateReplace.String(), Voters: raftfsm.DefaultVoters,
 		Idle: 30 * time.Second, MaxPayload: 1 << 20, MaxSessions: 100_000, Lanes: 4, PendingMax: 64 << 20, MinFreeDisk: 64 << 20,
-		CheckEvery: 5 * time.Minute, TakeoverBurst: 5, TakeoverEvery: 2 * time.Second,
+		DiskTimeout: 10 * time.Second, CheckEvery: 5 * time.Minute, TakeoverBurst: 5, TakeoverEvery: 2 * time.Second,
 		FeatureLevel: raftfsm.MaxFeatureLevel, CertValidity: 90 * 24 * time.Hour,
 	}
 }
@@ -143,6 +144,7 @@ func (c *Config) validate() error {
 	orDefault(&c.MaxSessions, d.MaxSessions)
 	orDefault(&c.Lanes, d.Lanes)
 	orDefault(&c.PendingMax, d.PendingMax)
+	orDefault(&c.DiskTimeout, d.DiskTimeout)
 	orDefault(&c.MinFreeDisk, d.MinFreeDisk)
 	orDefault(&c.CheckEvery, d.CheckEvery)
 	orDefault(&c.TakeoverBurst, d.TakeoverBurst)
@@ -160,6 +162,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("max-payload is %d: want 1 to %d bytes", c.MaxPayload, 16<<20)
 	case c.Idle < 100*time.Millisecond:
 		return fmt.Errorf("idle is %v: want at least 100ms", c.Idle)
+	case c.DiskTimeout < 100*time.Millisecond || c.DiskTimeout > time.Hour:
+		return fmt.Errorf("disk-timeout is %v: want 100ms to 1h", c.DiskTimeout)
 	case c.TakeoverEvery < time.Millisecond || c.TakeoverEvery > time.Hour:
 		return fmt.Errorf("takeover-every is %v: want 1ms to 1h", c.TakeoverEvery)
 	case c.CheckEvery < time.Second || c.CheckEvery > 24*time.Hour:

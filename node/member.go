@@ -170,6 +170,9 @@ func (n *Node) found() error {
 	return n.enter(cert, key, ca.CertPEM(), caKey, nil)
 }
 
+// joinPatience is how long a joiner asks again whom it finds not ready.
+const joinPatience = 10 * time.Second
+
 // join asks a member for a certificate. Nothing is kept of an attempt that failed, so it can be repeated.
 func (n *Node) join(ctx context.Context) error {
 	if n.cfg.Name == "" {
@@ -186,10 +189,21 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reply, err := mesh.Join(ctx, mesh.JoinConfig{
+	cfg := mesh.JoinConfig{
 		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Features: n.cfg.FeatureLevel, Key: key,
 		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)}, Listen: n.cfg.Host.listenPacket(),
-	})
+	}
+	reply, err := mesh.Join(ctx, cfg)
+	for deadline := now() + joinPatience; err != nil && now() < deadline; {
+		// A member that is coming up itself, say because leadership changes just now, can let nobody in for a moment.
+		if refused, ok := errors.AsType[*wire.Error](err); !ok || refused.Code != wire.NotReady {
+			break
+		}
+		if !sleep(ctx, 200*time.Millisecond) {
+			break
+		}
+		reply, err = mesh.Join(ctx, cfg)
+	}
 	if err != nil {
 		return err
 	}

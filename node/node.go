@@ -144,6 +144,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if n.store, err = store.Open(store.Config{
 		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.lineage, Logger: quieterLogger(n.log.With("part", "raft")),
 		Heartbeat: n.cfg.Timings.Heartbeat, Election: n.cfg.Timings.Election, Fatal: n.fatal, RequireState: n.dir.LastBoot() > 0,
+		StoreDeadline: n.cfg.DiskTimeout,
 	}); err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ func checkers() []checker {
 		{"duplicates", checkDuplicates},
 		{"answered", checkAnswered},
 		{"kicked", checkKicked},
+		{"served", checkServed},
 	}
 }
 

@@ -31,18 +31,32 @@ func FastTimings() Timings {
 	}
 }
 
+// CalmTimings are near those that a node has by default: what is done in order must go unnoticed, also on a machine that is
+// too busy for FastTimings, where leadership may change at any time.
+func CalmTimings() Timings {
+	return Timings{
+		Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, Lease: 4 * time.Second, Margin: 250 * time.Millisecond,
+		Renew: 300 * time.Millisecond, Quiet: 8 * time.Second, Idle: 2 * time.Second,
+	}
+}
+
 // Options of a cluster. Zero values mean the default named.
 type Options struct {
 	Nodes   int      // default 3
 	Timings Timings  // default FastTimings()
 	Seed    uint64   // of everything random in the harness; default: from IMROUTE_SEED, else random. It is logged
 	Args    []string // more flags of "imctl node start", for every node
+
+	Spare      int   // so many more nodes are prepared and do not run: they have not joined yet
+	DiskBytes  int64 // each node's data folder is a file system of its own, in memory and this large; see NeedsDisks. 0: none
+	Namespaces bool  // each node runs in a network namespace of its own, and Cluster.Spaces stands for Net; see NeedsNamespaces
 }
 
 // Cluster is some nodes that found each other. Its methods are for the test's own goroutine, unless they say otherwise.
 type Cluster struct {
 	Nodes   []*Node
-	Net     *Network
+	Net     *Network // nil with Options.Namespaces
+	Spaces  *Spaces  // nil without
 	Timings Timings
 	Seed    uint64
 
@@ -78,7 +92,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	t.Cleanup(func() { c.end(t) })
 
 	var inner []netip.AddrPort
-	for i := range o.Nodes {
+	for i := range o.Nodes + o.Spare {
 		n := &Node{
 			Name: "n" + strconv.Itoa(i+1), Index: i, c: c, binary: binary, data: filepath.Join(dir, "n"+strconv.Itoa(i+1)),
 			mesh: freeAddr(t, "udp"), ClientTCP: freeAddr(t, "tcp"), ClientWS: freeAddr(t, "tcp"), AdminAddr: freeAddr(t, "tcp"),
@@ -88,29 +102,53 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 		c.Nodes = append(c.Nodes, n)
 		inner = append(inner, netip.MustParseAddrPort(n.mesh))
+		if o.DiskBytes > 0 {
+			if n.disk, err = mountDisk(n.data, o.DiskBytes); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	if c.Net, err = newNetwork(inner, o.Seed); err != nil {
+	if o.Namespaces {
+		c.Spaces, err = newSpaces(c.Nodes)
+	} else {
+		c.Net, err = newNetwork(inner, o.Seed)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	c.Nodes[0].begin(t, "--bootstrap")
 	c.Nodes[0].AwaitReady(t)
-	if len(c.Nodes) > 1 {
-		ctx, cancel := context.WithTimeout(context.Background(), startWait)
-		defer cancel()
-		token, err := c.Nodes[0].admin.CreateToken(ctx, time.Hour)
-		if err != nil {
-			t.Fatal("join token:", err)
+	if o.Nodes > 1 {
+		token := c.Token(t, c.Nodes[0])
+		for _, n := range c.Nodes[1:o.Nodes] {
+			n.begin(t, "--join", c.Nodes[0].Mesh(), "--token", token)
 		}
-		for _, n := range c.Nodes[1:] {
-			n.begin(t, "--join", c.Net.Front(0), "--token", token.Token)
-		}
-		for _, n := range c.Nodes[1:] {
+		for _, n := range c.Nodes[1:o.Nodes] {
 			n.AwaitReady(t)
 		}
 	}
-	voters := min(len(c.Nodes), 3)
+	c.AwaitVoters(t, min(o.Nodes, 3))
+	return c
+}
+
+// Token makes a join token at a node.
+func (c *Cluster) Token(t testing.TB, at *Node) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startWait)
+	defer cancel()
+	token, err := at.admin.CreateToken(ctx, time.Hour)
+	if err != nil {
+		t.Fatal("join token:", err)
+	}
+	return token.Token
+}
+
+// AwaitVoters waits until there are that many.
+func (c *Cluster) AwaitVoters(t testing.TB, voters int) {
+	t.Helper()
+	at := c.running(t)
 	c.Await(t, fmt.Sprintf("%d voters", voters), startWait, func(ctx context.Context) error {
-		p, err := c.Nodes[0].admin.RaftPeers(ctx)
+		p, err := at.admin.RaftPeers(ctx)
 		if err != nil {
 			return err
 		}
@@ -125,7 +163,18 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 		return nil
 	})
-	return c
+}
+
+// running is a node that runs.
+func (c *Cluster) running(t testing.TB) *Node {
+	t.Helper()
+	for _, n := range c.Nodes {
+		if n.Running() && !n.paused {
+			return n
+		}
+	}
+	t.Fatal("no node runs")
+	return nil
 }
 
 // seedOf takes the seed from the environment, so that a run can be repeated.
@@ -254,26 +303,32 @@ func (c *Cluster) AwaitSpread(t testing.TB) {
 	})
 }
 
-// Others are all nodes but n.
+// Others are all nodes but n, without those that never joined.
 func (c *Cluster) Others(n *Node) []*Node {
 	var out []*Node
 	for _, o := range c.Nodes {
-		if o != n {
+		if o != n && o.run != nil {
 			out = append(out, o)
 		}
 	}
 	return out
 }
 
-// AwaitAgreement waits until all nodes answer with the same table.
+// AwaitAgreement waits until all nodes that run, and nobody else, are members and answer with the same table.
 func (c *Cluster) AwaitAgreement(t testing.TB, timeout time.Duration) {
 	t.Helper()
+	at, members := c.running(t), 0
+	for _, n := range c.Nodes {
+		if n.Running() {
+			members++
+		}
+	}
 	c.Await(t, "the same table everywhere", timeout, func(ctx context.Context) error {
-		r, err := c.Nodes[0].admin.VerifyTables(ctx)
+		r, err := at.admin.VerifyTables(ctx)
 		if err != nil {
 			return err
 		}
-		if !r.Agree || len(r.Nodes) != len(c.Nodes) {
+		if !r.Agree || len(r.Nodes) != members {
 			return fmt.Errorf("tables: %+v", r)
 		}
 		return nil
@@ -284,11 +339,13 @@ func (c *Cluster) AwaitAgreement(t testing.TB, timeout time.Duration) {
 func (c *Cluster) evidence() (Evidence, error) {
 	e := Evidence{History: c.history.snapshot(), Timings: c.Timings, Journals: map[string][]JournalLine{}}
 	for _, n := range c.Nodes {
-		lines, err := readJournal(n.journal())
-		if err != nil {
-			return e, err
+		for _, who := range n.identities() {
+			lines, err := readJournal(n.c.journal(who))
+			if err != nil {
+				return e, err
+			}
+			e.Journals[who] = lines
 		}
-		e.Journals[n.Name] = lines
 	}
 	return e, nil
 }
@@ -318,6 +375,16 @@ func (c *Cluster) end(t testing.TB) {
 	}
 	if c.Net != nil {
 		c.Net.close()
+	}
+	if c.Spaces != nil {
+		if err := c.Spaces.close(); err != nil {
+			t.Errorf("cleaning up: %v", err)
+		}
+	}
+	for _, n := range c.Nodes {
+		if err := n.disk.close(); err != nil {
+			t.Errorf("cleaning up: %v", err)
+		}
 	}
 	if t.Failed() {
 		for _, n := range c.Nodes {

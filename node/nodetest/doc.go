@@ -13,6 +13,8 @@
 //     temporary data and short timings; start, stop, kill -9, SIGSTOP and SIGCONT. They die with the test.
 //   - Network: every packet between two nodes goes through a user-space UDP proxy, which can cut, lose, delay and reorder
 //     what one chosen node sends to another.
+//   - Faults: what happens to a cluster, and what must hold then: a bound for the recovery, words that a node which has to stop
+//     must say, and of what operators do in order (Fault.Orderly) that nobody notices (checkServed).
 //   - Workload: SDK clients that log in, move, take each other's place, send with every kind of acknowledgement, are looked
 //     up and kicked, all of it recorded with real times in a History.
 //   - Journals: what each node wrote down itself of its leases and deliveries (imctl's hidden flag --journal).
@@ -25,5 +27,7 @@
 // TestSimulation runs the same workload and checkers on whole nodes in one process, in virtual time and on a network in
 // memory: many seeds, a second each (make sim).
 //
-// It leaves to others what needs root (network namespaces, full disks) and everything that can be decided without processes.
+// What needs root is skipped with the reason where there is none: disks that fill up (a tmpfs for each data folder), disks
+// that fail or hang (strace), and a network in the kernel (Spaces: a namespace for each node). It leaves to others everything
+// that can be decided without processes.
 package nodetest

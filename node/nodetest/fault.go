@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -8,6 +9,14 @@ import (
 // Fault is something that happens to a cluster under load.
 type Fault struct {
 	Name string
+	// Options of the cluster that it needs.
+	Options Options
+	// Load is the workload that it needs.
+	Load LoadOptions
+	// Skip says why this cannot be done here; empty: it can. Nil: it always can.
+	Skip func() string
+	// Orderly: nobody ends without a word and nobody is cut off, so nothing may fail meanwhile (checkServed).
+	Orderly bool
 	// Do makes it happen, and un-happen, and returns the moment from which on it is to be recovered from.
 	Do func(t testing.TB, c *Cluster) (since time.Duration)
 	// Heal brings back what Do left broken, after the recovery was measured. May be nil.
@@ -30,6 +39,17 @@ func servedLeader(ti Timings) time.Duration { return served(ti) + ti.failover() 
 
 // Faults are those of the matrix.
 func Faults() []Fault {
+	all := slices.Concat(processFaults(), memberFaults(), diskFaults(), spaceFaults())
+	for i := range all {
+		if all[i].Orderly {
+			all[i].Options.Timings, all[i].Load.Timeout = CalmTimings(), 5*time.Second
+		}
+	}
+	return all
+}
+
+// processFaults are those of processes and, by the proxies, of the network between them.
+func processFaults() []Fault {
 	return []Fault{
 		killed("kill -9 a follower", (*Cluster).Follower, served),
 		killed("kill -9 the leader", (*Cluster).Leader, servedLeader),
@@ -52,7 +72,7 @@ func Faults() []Fault {
 			},
 		},
 		{
-			Name: "stop a follower in order, start it again", Bound: served,
+			Name: "stop a follower in order, start it again", Orderly: true, Bound: served,
 			Do: func(t testing.TB, c *Cluster) time.Duration {
 				n := c.Follower(t)
 				since := Now()
@@ -62,7 +82,7 @@ func Faults() []Fault {
 			},
 		},
 		{
-			Name: "stop the leader in order, start it again", Bound: servedLeader,
+			Name: "stop the leader in order, start it again", Orderly: true, Bound: servedLeader,
 			Do: func(t testing.TB, c *Cluster) time.Duration {
 				n := c.Leader(t)
 				since := Now()
@@ -72,7 +92,7 @@ func Faults() []Fault {
 			},
 		},
 		{
-			Name: "rolling restart",
+			Name: "rolling restart", Orderly: true,
 			Do: func(t testing.TB, c *Cluster) time.Duration {
 				for _, n := range c.Nodes {
 					n.Stop(t)
@@ -202,6 +222,9 @@ func (w *Workload) Inject(t testing.TB, f Fault) (recovery time.Duration) {
 	recovery = w.AwaitServed(t, since, recoverWait)
 	if f.Heal != nil {
 		f.Heal(t, w.c)
+	}
+	if f.Orderly {
+		w.c.history.wasOrderly(Span{began, Now()})
 	}
 	t.Logf("%s: served again after %v (began %v ago)", f.Name, recovery.Round(time.Millisecond), (Now() - began).Round(time.Millisecond))
 	return recovery

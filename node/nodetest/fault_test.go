@@ -17,14 +17,20 @@ func faultNamed(t *testing.T, name string) Fault {
 	return Fault{}
 }
 
-// underLoad starts a cluster with a workload, makes the faults happen one after the other, and judges.
+// underLoad starts a cluster as the first fault needs it, with a workload, makes the faults happen one after the other, and judges.
 func underLoad(t *testing.T, faults ...string) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("real processes take seconds")
 	}
-	c := Start(t, Options{})
-	w := c.Load(t, LoadOptions{})
+	first := faultNamed(t, faults[0])
+	if first.Skip != nil {
+		if why := first.Skip(); why != "" {
+			t.Skip(why)
+		}
+	}
+	c := Start(t, first.Options)
+	w := c.Load(t, first.Load)
 	for _, name := range faults {
 		f := faultNamed(t, name)
 		took := w.Inject(t, f)
@@ -38,6 +44,14 @@ func underLoad(t *testing.T, faults ...string) {
 
 func TestKill(t *testing.T) {
 	underLoad(t, "kill -9 a follower", "kill -9 the leader", "kill -9 a follower, restarted at once")
+}
+
+func TestLeaderLeaves(t *testing.T) {
+	underLoad(t, "the leader leaves", "leadership handed over")
+}
+
+func TestDiskFull(t *testing.T) {
+	underLoad(t, "a follower's disk is full")
 }
 
 func TestPause(t *testing.T) {

@@ -21,6 +21,8 @@ type History struct {
 	kicks    []Kick
 	done     []Process
 	refused  []Refusal
+	errands  []Errand
+	orderly  []Span
 }
 
 // SDK is one client.Client, from its dialling to its end.
@@ -112,6 +114,8 @@ type Snapshot struct {
 	Kicks     []Kick
 	Processes []Process
 	Refused   []Refusal
+	Errands   []Errand
+	Orderly   []Span // rising
 	Ended     time.Duration
 }
 
@@ -122,7 +126,8 @@ func (h *History) snapshot() Snapshot {
 	defer h.mu.Unlock()
 	s := Snapshot{
 		Received: slices.Clone(h.received), Lookups: slices.Clone(h.lookups), Kicks: slices.Clone(h.kicks),
-		Processes: slices.Clone(h.done), Refused: slices.Clone(h.refused), Ended: h.now(),
+		Processes: slices.Clone(h.done), Refused: slices.Clone(h.refused),
+		Errands: slices.Clone(h.errands), Orderly: slices.Clone(h.orderly), Ended: h.now(),
 	}
 	for _, v := range h.sdks {
 		c := *v
@@ -195,6 +200,18 @@ func (h *History) refusal(id wire.MessageID, code wire.Code) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refused = append(h.refused, Refusal{id, h.now(), code})
+}
+
+func (h *History) errand(e Errand) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.errands = append(h.errands, e)
+}
+
+func (h *History) wasOrderly(s Span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.orderly = append(h.orderly, s)
 }
 
 func (h *History) receive(r Received) {

@@ -21,6 +21,7 @@ type matrixLine struct {
 	late       int // recoveries that took longer than promised
 	recoveries []time.Duration
 	bound      time.Duration
+	skipped    string // why it cannot be done here
 }
 
 // TestFaultMatrix makes every fault happen again and again, each time in a new cluster with a seed of its own, and prints
@@ -29,7 +30,8 @@ type matrixLine struct {
 //	IMROUTE_FAULTS=1 go test -race -timeout 30m -run TestFaultMatrix -v ./node/nodetest
 //
 // IMROUTE_FAULTS_MINUTES bounds it (default 20; no run starts later), IMROUTE_FAULTS_ONLY names a part of the faults to
-// run, IMROUTE_SEED seeds the first run. In a run the fault happens as often as fits into about ten seconds.
+// run, IMROUTE_SEED seeds the first run. In a run the fault happens again and again for some seconds, fewer if the time would
+// not be enough for every fault.
 func TestFaultMatrix(t *testing.T) {
 	if os.Getenv("IMROUTE_FAULTS") == "" {
 		t.Skip("set IMROUTE_FAULTS=1: it takes about 20 minutes")
@@ -53,19 +55,26 @@ func TestFaultMatrix(t *testing.T) {
 		}
 	}
 	for round := 1; Now() < until && len(faults) > 0; round++ {
+		began := Now()
 		for i, f := range faults {
 			if Now() >= until {
 				break
 			}
+			// What is left is shared by the runs that are to come in this round, so that the first one reaches every fault.
+			share := min((until-Now())/time.Duration(len(faults)-i)-overhead, repeatFor)
 			seed := seeds.Uint64()>>32 + 1
-			t.Run(fmt.Sprintf("%d/%s", round, f.Name), func(t *testing.T) { lines[i].run(t, f, seed) })
+			t.Run(fmt.Sprintf("%d/%s", round, f.Name), func(t *testing.T) { lines[i].run(t, f, seed, share) })
 		}
+		t.Logf("round %d took %v", round, (Now() - began).Round(time.Second))
 	}
 	table := &strings.Builder{}
 	w := tabwriter.NewWriter(table, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "fault\truns\toperations\tviolations\trecovery, median\tworst\tpromised")
 	for _, l := range lines {
-		if l.runs > 0 {
+		switch {
+		case l.skipped != "":
+			fmt.Fprintf(w, "%s\tskipped: %s\n", l.name, l.skipped)
+		case l.runs > 0:
 			fmt.Fprintln(w, l)
 		}
 	}
@@ -73,7 +82,21 @@ func TestFaultMatrix(t *testing.T) {
 	t.Log("\n" + table.String())
 }
 
-func (l *matrixLine) run(t *testing.T, f Fault, seed uint64) {
+const (
+	// repeatFor is how long a fault happens again and again in one run, at most.
+	repeatFor = 7 * time.Second
+	// overhead is about what a run takes beside that: to start a cluster, judge it and end it.
+	overhead = 6 * time.Second
+)
+
+// run has a fault happen, and again if share is not over.
+func (l *matrixLine) run(t *testing.T, f Fault, seed uint64, share time.Duration) {
+	if f.Skip != nil {
+		if why := f.Skip(); why != "" {
+			l.skipped = why
+			t.Skip(why)
+		}
+	}
 	// Counted in any case, also when the test ends in between.
 	l.runs++
 	before := l.violations
@@ -82,11 +105,13 @@ func (l *matrixLine) run(t *testing.T, f Fault, seed uint64) {
 			l.violations++
 		}
 	}()
-	c := Start(t, Options{Seed: seed})
+	o := f.Options
+	o.Seed = seed
+	c := Start(t, o)
 	if f.Bound != nil {
 		l.bound = f.Bound(c.Timings)
 	}
-	w := c.Load(t, LoadOptions{})
+	w := c.Load(t, f.Load)
 	for began := Now(); ; {
 		took := w.Inject(t, f)
 		l.recoveries = append(l.recoveries, took)
@@ -94,13 +119,13 @@ func (l *matrixLine) run(t *testing.T, f Fault, seed uint64) {
 			l.late++
 			t.Logf("recovered after %v, promised within %v", took, l.bound)
 		}
-		if Now()-began > 7*time.Second {
+		if Now()-began > share {
 			break
 		}
 	}
-	o := w.Finish(t)
-	l.operations += o.Operations
-	l.violations += len(o.Violations)
+	found := w.Finish(t)
+	l.operations += found.Operations
+	l.violations += len(found.Violations)
 	c.AwaitAgreement(t, startWait)
 }
 

@@ -17,11 +17,12 @@ import (
 
 // LoadOptions say what a workload does. Zero values mean the default named.
 type LoadOptions struct {
-	Clients int           // default 10
-	Pause   time.Duration // of a client between two operations, on average; default 20 ms
-	Timeout time.Duration // of sends; default 3 s
-	Lookers int           // goroutines that look clients up, each at one node; default two for each node
-	Calm    bool          // no moves, takeovers and kicks: clients stay where they are unless a fault drives them away
+	Clients  int           // default 10
+	Pause    time.Duration // of a client between two operations, on average; default 20 ms
+	Timeout  time.Duration // of sends; default 3 s
+	Lookers  int           // goroutines that look clients up, each at one node; default two for each node
+	Couriers int           // clients that try each message again until its time-out; default one for each node
+	Calm     bool          // no moves, takeovers and kicks: clients stay where they are unless a fault drives them away
 }
 
 // Workload is the clients of a Cluster at work. Its methods are for the test's own goroutine.
@@ -53,6 +54,9 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 	if o.Lookers == 0 {
 		o.Lookers = 2 * len(c.Nodes)
 	}
+	if o.Couriers == 0 {
+		o.Couriers = len(c.Nodes)
+	}
 	w := &Workload{c: c, o: o}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	for i := range o.Clients {
@@ -62,6 +66,9 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 	for i := range w.clients {
 		a := &actor{w: w, name: w.clients[i], random: rand.New(rand.NewPCG(c.Seed, uint64(i)+100)), home: i % len(c.Nodes)}
 		w.wg.Go(a.run)
+	}
+	for i := range o.Couriers {
+		w.wg.Go(func() { w.courier(i) })
 	}
 	for i := range o.Lookers {
 		random := rand.New(rand.NewPCG(c.Seed, uint64(i)+1000))
@@ -100,6 +107,7 @@ type Outcome struct {
 	Operations int
 	Violations []Violation
 	Results    map[wire.Code]int // of acknowledged sends whose SDK waited for the outcome
+	Errands    string            // what became of them
 }
 
 // Finish lets the cluster settle, ends the workload, and reports what the checkers found to t.
@@ -109,7 +117,7 @@ func (w *Workload) Finish(t testing.TB) Outcome {
 	for _, v := range o.Violations {
 		t.Errorf("violation (seed %d): %s", w.c.Seed, v)
 	}
-	t.Logf("%d operations; acknowledged sends: %v", o.Operations, o.Results)
+	t.Logf("%d operations; acknowledged sends: %v; %s", o.Operations, o.Results, o.Errands)
 	return o
 }
 
@@ -123,7 +131,7 @@ func (w *Workload) Judge(t testing.TB) Outcome {
 	}
 	o := Outcome{Results: map[wire.Code]int{}}
 	h := e.History
-	o.Operations = len(h.Sends) + len(h.Lookups) + len(h.Kicks)
+	o.Operations = len(h.Sends) + len(h.Lookups) + len(h.Kicks) // errands are made of sends
 	for _, s := range h.SDKs {
 		for _, st := range s.States {
 			if st.Connected {
@@ -136,6 +144,7 @@ func (w *Workload) Judge(t testing.TB) Outcome {
 			o.Results[s.Code]++
 		}
 	}
+	o.Errands = errands(&e)
 	o.Violations = Check(&e)
 	if len(o.Violations) > 0 {
 		w.c.keep(t, &e)
@@ -234,8 +243,14 @@ func (a *actor) dial() *member {
 	h := a.w.c.history
 	m := &member{sdk: h.newSDK(a.name)}
 	var addrs []string
+	ws := a.random.IntN(3) == 0 // for as long as this SDK lives: the cluster tells it of addresses of its own kind
 	for i := range a.w.c.Nodes {
-		addrs = append(addrs, a.w.c.Nodes[(a.home+i)%len(a.w.c.Nodes)].ClientTCP)
+		n := a.w.c.Nodes[(a.home+i)%len(a.w.c.Nodes)]
+		if ws {
+			addrs = append(addrs, "ws://"+n.ClientWS)
+		} else {
+			addrs = append(addrs, n.ClientTCP)
+		}
 	}
 	ctx, cancel := context.WithTimeout(a.w.ctx, dialWait)
 	defer cancel()
