@@ -5,7 +5,7 @@ GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model sim tools
+.PHONY: build test race lint fuzz bench bench-send demo cross fmt faults model sim tools mutations
 
 build: ## the one binary
 	$(GO) build -trimpath -ldflags "-X imroute/node.Version=$(VERSION)" -o imctl ./cli/imctl
@@ -51,6 +51,9 @@ tools: ## what some faults need beside Go (they are skipped without): strace, a 
 	@if command -v strace nft ip >/dev/null; then echo "all there"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q --no-install-recommends strace nftables iproute2; \
 	else echo "install strace, nftables and iproute2"; exit 1; fi
+
+mutations: ## takes the rules of the program away one by one on real processes, about 6 minutes; fails if nobody notices
+	IMROUTE_MUTATIONS=1 $(GO) test -count=1 -timeout 30m -run 'TestMutations$$' -v ./node/nodetest
 
 model: ## the model check of lease, ConfirmTerm and takeover with a larger bound, some minutes
 	IMROUTE_MODEL=large $(GO) test -count=1 -run 'TestModel' -timeout 20m ./node

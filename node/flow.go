@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/raftfsm"
 )
 
@@ -242,6 +243,8 @@ func (f *flow) locate(r *router, to wire.ClientID, batch []*pending, index uint6
 	if r.table.Applied() >= index {
 		if route, found := r.table.Lookup(to); found && route.Epoch != tried {
 			return route, true, nil
+		} else if mutate.OfflineFromTable && !found {
+			return route, false, nil
 		}
 	}
 	last := time.Duration(0)

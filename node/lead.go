@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/raftfsm"
 	"imroute/raftfsm/store"
 )
@@ -107,8 +108,10 @@ func (l *lead) serve(ctx context.Context, term uint64) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := l.n.store.Propose(ctx, barrier); err != nil {
-		return err
+	if !mutate.NoBarrier {
+		if _, _, err := l.n.store.Propose(ctx, barrier); err != nil {
+			return err
+		}
 	}
 	if err := l.beginGeneration(ctx); err != nil {
 		return err
@@ -117,6 +120,9 @@ func (l *lead) serve(ctx context.Context, term uint64) error {
 		return errNotLeader
 	}
 	g := newGrantor(term, l.n.cfg.Timings.Lease, l.n.cfg.Timings.Margin)
+	if mutate.NoGrace {
+		g.observe(now()-2*(g.length+g.margin), l.members())
+	}
 	g.observe(now(), l.members())
 	l.present.Store(g)
 	defer l.present.Store(nil)
@@ -203,7 +209,7 @@ func (l *lead) handleRenew(ctx context.Context, from wire.NodeID, q *wire.RenewR
 	if !ok {
 		return &wire.RenewReply{Code: l.notLeader(), Leader: l.leader()}, nil
 	}
-	if err := l.confirm.confirm(ctx, term); err != nil {
+	if err := l.confirm.confirm(ctx, term); err != nil && !mutate.GrantUnconfirmed {
 		if errors.Is(err, errNotLeader) {
 			return &wire.RenewReply{Code: wire.NotLeader, Leader: l.leader()}, nil
 		}
@@ -253,9 +259,9 @@ func (l *lead) handleRead(ctx context.Context, _ wire.NodeID, q *wire.ReadReques
 	}
 	index := l.n.store.CommitIndex()
 	switch err := l.confirm.confirm(ctx, term); {
-	case errors.Is(err, errNotLeader):
+	case errors.Is(err, errNotLeader) && !mutate.ReadUnconfirmed:
 		return &wire.ReadReply{Code: wire.NotLeader, Leader: l.leader()}, nil
-	case err != nil:
+	case err != nil && !mutate.ReadUnconfirmed:
 		return &wire.ReadReply{Code: wire.Unavailable}, nil
 	}
 	if err := l.n.fsm.WaitApplied(ctx, index); err != nil {

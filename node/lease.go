@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 )
 
 // A lease is a node's time-limited right to deliver. The two halves below decide everything about it and know neither
@@ -142,7 +143,7 @@ func (g *grantor) expired(at time.Duration, members []member) []member {
 		if e == nil {
 			continue
 		}
-		if e.expiring || at-e.renewed > g.length+g.margin {
+		if e.expiring || at-e.renewed > g.length+g.margin || mutate.ExpireEarly && at-e.renewed > g.length/3 {
 			e.expiring = true
 			out = append(out, m)
 		}

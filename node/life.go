@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/node/gateway"
 	"imroute/raftfsm"
 	"imroute/raftfsm/store"
@@ -153,6 +154,9 @@ func (l *life) renew() {
 			until := n.lease.until(sent, time.Duration(reply.LeaseMS)*time.Millisecond)
 			// Written down before it counts.
 			n.journal.write(journalLine{Event: "lease", Incarnation: l.incarnation, Checked: sent, Until: until})
+			if mutate.LeaseFromAnswer {
+				until = n.lease.until(now(), 0)
+			}
 			n.lease.granted(until)
 			n.heardLoads(reply.Nodes)
 		case err == nil && reply.Code == wire.BadIncarnation:

@@ -6,6 +6,7 @@ import (
 
 	"imroute/mesh/lane"
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/raftfsm"
 )
 
@@ -48,7 +49,7 @@ func newTracker() *tracker { return &tracker{by: map[string]*track{}, limit: min
 // unresolved returns the way to a recipient if something on it is not resolved and next, the route to be used now, is
 // another one (the zero route: there is none).
 func (t *tracker) unresolved(r *router, to string, next wire.Epoch) *way {
-	if t == nil {
+	if t == nil || mutate.NoOrderHold {
 		return nil
 	}
 	tr := t.by[to]

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"sync"
+
+	"imroute/mesh/wire/mutate"
 )
 
 // rounds lets many callers share one expensive question. Who asks joins the *next* round to start, never one under way:
@@ -42,6 +44,9 @@ func (r *rounds[Q, A]) do(ctx context.Context, q Q) (A, error) {
 		if mine.err != nil {
 			return none, mine.err
 		}
+		if mutate.RoundJoinedLate {
+			i = min(i, len(mine.answers)-1) // it was not among the questions, and they are all the same
+		}
 		return mine.answers[i], nil
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
@@ -73,16 +78,30 @@ func (r *rounds[Q, A]) run() {
 	for {
 		r.mu.Lock()
 		current := r.next
-		r.next = nil
+		if !mutate.RoundJoinedLate || !r.alike() {
+			r.next = nil
+		}
 		if current == nil {
 			r.running = false
 			r.mu.Unlock()
 			return
 		}
+		questions := current.questions
 		r.mu.Unlock()
-		current.answers, current.err = r.ask(r.closed, current.questions)
+		current.answers, current.err = r.ask(r.closed, questions)
+		if mutate.RoundJoinedLate && r.alike() {
+			r.mu.Lock()
+			r.next = nil
+			r.mu.Unlock()
+		}
 		close(current.done)
 	}
+}
+
+// alike: there is only one question, so a round has an answer for those as well who joined it late.
+func (r *rounds[Q, A]) alike() bool {
+	_, one := any(*new(Q)).(struct{})
+	return one
 }
 
 // wait returns when no round runs any more; the context given at construction must have ended.

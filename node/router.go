@@ -10,6 +10,7 @@ import (
 
 	"imroute/mesh/lane"
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/node/gateway"
 	"imroute/raftfsm"
 )
@@ -168,7 +169,7 @@ func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt, hold *gateway
 	if l == nil || l.incarnation != m.Incarnation {
 		return wire.NotOwner
 	}
-	if !r.lease() {
+	if !r.lease() && !mutate.NoLeaseCheckBefore {
 		return wire.NotReady
 	}
 	if m.Memo != nil {
@@ -234,6 +235,17 @@ func (r *router) report(o origin, counter uint64, code wire.Code, owner, text st
 
 // outcome takes what an owner said of a pending: an end, or a reason to look again. owner 0: nobody said it.
 func (r *router) outcome(ref uint64, code wire.Code, owner wire.NodeID, index uint64) {
+	if owner != 0 && (code == wire.NotOwner || code == wire.NotReady) {
+		switch {
+		case mutate.NackIsDelivered:
+			code = wire.Delivered
+		case mutate.NackIsOffline:
+			code = wire.Offline
+		case mutate.NackIgnored:
+			r.pendings.take(ref)
+			return
+		}
+	}
 	if code != wire.NotOwner && code != wire.NotReady {
 		r.finish(ref, code, owner, "")
 		return

@@ -9,6 +9,7 @@ import (
 
 	"imroute/mesh"
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 	"imroute/raftfsm"
 )
 
@@ -46,6 +47,8 @@ func (n *Node) revoke(ctx context.Context, q wire.RevokeRequest, holder wire.Nod
 		switch {
 		case err == nil && reply.Code == wire.OK:
 			return nil
+		case err != nil && mutate.UnreachableIsFenced:
+			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(context.Cause(over), errEnded):
@@ -67,6 +70,9 @@ func (n *Node) handleRevoke(ctx context.Context, from wire.NodeID, q *wire.Revok
 	if l == nil || l.incarnation != q.Incarnation {
 		// Boot order and the lock of the data folder prove that incarnation's process gone; a life of this process is
 		// taken away only after its sessions are.
+		return &wire.RevokeReply{Code: wire.OK}, nil
+	}
+	if mutate.RevokeWithoutFence {
 		return &wire.RevokeReply{Code: wire.OK}, nil
 	}
 	var s session

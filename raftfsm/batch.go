@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 )
 
 func (t *Table) batch(h host, index uint64, c *Command) Result {
@@ -55,7 +56,7 @@ func (t *Table) op(s *stripe, k key, ord uint32, op *Op) (OpResult, rowValue) {
 		if !live {
 			return OpResult{Code: OpGone}, row
 		}
-		if row.epoch != op.Epoch || row.owner != ord {
+		if row.epoch != op.Epoch && !mutate.UnregisterAnyEpoch || row.owner != ord {
 			return t.blocked(OpGone, row), row
 		}
 		s.remove(&t.w, k, pl)
@@ -70,7 +71,7 @@ func (t *Table) op(s *stripe, k key, ord uint32, op *Op) (OpResult, rowValue) {
 			return t.blocked(OpStale, row), row
 		case !same && t.Settings.Duplicate == DuplicateReject:
 			return t.blocked(OpRejected, row), row
-		case row.owner == ord: // a node replaces its own session
+		case row.owner == ord || mutate.RegisterOverLive: // a node replaces its own session
 		case op.Fenced != 0 && row.epoch == op.Fenced:
 		default:
 			return t.blocked(OpHeld, row), row

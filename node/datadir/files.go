@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -129,6 +130,9 @@ func (d *Dir) Boot() (wire.Boot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	next := d.boot + 1
+	if mutate.BootReused {
+		next = max(d.boot, 1)
+	}
 	b, err := encode(bootJSON{next})
 	if err != nil {
 		return 0, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/mesh/wire/mutate"
 )
 
 // The writer is the only one that writes to a session's connection. It is started by wakeLocked when there is something to
@@ -79,7 +80,7 @@ func (s *Session) writeDeliver() bool {
 	s.mu.Unlock()
 	checked := s.g.journalNow()
 	left := s.g.cfg.Backend.LeaseLeft()
-	if left <= 0 {
+	if left <= 0 && !mutate.NoLeaseCheckBefore {
 		return s.park()
 	}
 	var notes []note
@@ -115,7 +116,7 @@ func (s *Session) writeDeliver() bool {
 func (s *Session) written(c *chunk, touched int, err error) {
 	owner := wire.Unknown
 	checked := s.g.journalNow()
-	if err == nil && s.g.cfg.Backend.LeaseLeft() > 0 {
+	if err == nil && (mutate.NoLeaseCheckAfter || s.g.cfg.Backend.LeaseLeft() > 0) {
 		owner = wire.Delivered
 		s.journalTold(c, checked)
 	}
@@ -233,7 +234,7 @@ func (s *Session) finish() {
 	for _, c := range s.dlv.chunks {
 		dropped += len(c.items)
 		for _, it := range c.items {
-			if it.p != nil {
+			if it.p != nil && !mutate.RevokedQueueDropped {
 				notes = s.resolveLocked(it.p, wire.NotOwner, notes)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 // built is the one imctl of a test binary: made at first use, removed by Main.
 var built struct {
 	once sync.Once
+	mu   sync.Mutex // of dir
 	dir  string
 	path string
 	err  error
@@ -39,20 +40,36 @@ func build() {
 	if built.path = os.Getenv("IMCTL"); built.path != "" {
 		return
 	}
-	if built.dir, built.err = os.MkdirTemp("", "imroute-nodetest-"); built.err != nil {
+	if built.err = madeDir(); built.err != nil {
 		return
 	}
 	built.path = filepath.Join(built.dir, "imctl")
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	args := []string{"build", "-o", built.path}
+	built.err = buildTo(ctx, built.path)
+}
+
+// madeDir makes the folder for what is built, which Main removes.
+func madeDir() (err error) {
+	built.mu.Lock()
+	defer built.mu.Unlock()
+	if built.dir == "" {
+		built.dir, err = os.MkdirTemp("", "imroute-nodetest-")
+	}
+	return err
+}
+
+// buildTo builds imctl with more flags of "go build".
+func buildTo(ctx context.Context, path string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	out, err := exec.CommandContext(ctx, "go", append(args, "imroute/cli/imctl")...).CombinedOutput()
 	if err != nil {
-		built.err = fmt.Errorf("building imctl: %w\n%s", err, out)
+		return fmt.Errorf("building imctl: %w\n%s", err, out)
 	}
+	return nil
 }
 
 // Main is for TestMain: it removes what Binary built. It returns the exit code.

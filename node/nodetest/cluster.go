@@ -47,9 +47,11 @@ type Options struct {
 	Seed    uint64   // of everything random in the harness; default: from IMROUTE_SEED, else random. It is logged
 	Args    []string // more flags of "imctl node start", for every node
 
-	Spare      int   // so many more nodes are prepared and do not run: they have not joined yet
-	DiskBytes  int64 // each node's data folder is a file system of its own, in memory and this large; see NeedsDisks. 0: none
-	Namespaces bool  // each node runs in a network namespace of its own, and Cluster.Spaces stands for Net; see NeedsNamespaces
+	Spare      int      // so many more nodes are prepared and do not run: they have not joined yet
+	DiskBytes  int64    // each node's data folder is a file system of its own, in memory and this large; see NeedsDisks. 0: none
+	Namespaces bool     // each node runs in a network namespace of its own, and Cluster.Spaces stands for Net; see NeedsNamespaces
+	Env        []string // more variables, "name=value", for every node
+	Binary     string   // imctl to run; default Binary(t)
 }
 
 // Cluster is some nodes that found each other. Its methods are for the test's own goroutine, unless they say otherwise.
@@ -62,6 +64,7 @@ type Cluster struct {
 
 	dir     string
 	args    []string
+	env     []string
 	history *History
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // of clients; nil: a net.Dialer
 }
@@ -73,7 +76,10 @@ const startWait = 40 * time.Second
 // the last lines of every node's log are shown.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	binary := Binary(t)
+	binary := o.Binary
+	if binary == "" {
+		binary = Binary(t)
+	}
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
@@ -88,7 +94,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{Timings: o.Timings, Seed: o.Seed, dir: dir, args: o.Args, history: newHistory()}
+	c := &Cluster{Timings: o.Timings, Seed: o.Seed, dir: dir, args: o.Args, env: o.Env, history: newHistory()}
 	t.Cleanup(func() { c.end(t) })
 
 	var inner []netip.AddrPort

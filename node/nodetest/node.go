@@ -117,7 +117,8 @@ func (n *Node) begin(t testing.TB, args ...string) {
 	}
 	p := &process{cmd: exec.Command(all[0], all[1:]...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(), "IMCTL_CONTEXT="+filepath.Join(n.c.dir, "context.json"), "GORACE=halt_on_error=1")
+	p.cmd.Env = append(os.Environ(), "IMCTL_CONTEXT="+filepath.Join(n.c.dir, "context.json"), "GORACE=halt_on_error=1", "IMROUTE_STALL="+n.stallFile())
+	p.cmd.Env = append(p.cmd.Env, n.c.env...)
 	p.cmd.SysProcAttr = processAttr()
 	started := make(chan error, 1)
 	n.c.history.process(n.identity(), ProcessStart) // before it can do anything

@@ -20,9 +20,15 @@ type LoadOptions struct {
 	Clients  int           // default 10
 	Pause    time.Duration // of a client between two operations, on average; default 20 ms
 	Timeout  time.Duration // of sends; default 3 s
-	Lookers  int           // goroutines that look clients up, each at one node; default two for each node
+	Lookers  int           // goroutines that look clients up, each at one node; default two for each node; -1: none
 	Couriers int           // clients that try each message again until its time-out; default one for each node
 	Calm     bool          // no moves, takeovers and kicks: clients stay where they are unless a fault drives them away
+
+	Steady    int           // the first so many clients stay where they are and send to the others only; default none
+	Takeovers int           // of a thousand operations of the others, how many take their own place at another node; default 6
+	Swaps     int           // how many do so at the same node while the former connection closes; default none
+	Burst     int           // messages sent in a row, at most; default 4
+	AckDelay  time.Duration // how long a client looks at a message before it acknowledges it; default 0
 }
 
 // Workload is the clients of a Cluster at work. Its methods are for the test's own goroutine.
@@ -51,6 +57,12 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 	if o.Timeout == 0 {
 		o.Timeout = 3 * time.Second
 	}
+	if o.Takeovers == 0 {
+		o.Takeovers = 6
+	}
+	if o.Burst == 0 {
+		o.Burst = 4
+	}
 	if o.Lookers == 0 {
 		o.Lookers = 2 * len(c.Nodes)
 	}
@@ -64,7 +76,7 @@ func (c *Cluster) Load(t testing.TB, o LoadOptions) *Workload {
 	}
 	t.Cleanup(func() { w.stop() })
 	for i := range w.clients {
-		a := &actor{w: w, name: w.clients[i], random: rand.New(rand.NewPCG(c.Seed, uint64(i)+100)), home: i % len(c.Nodes)}
+		a := &actor{w: w, name: w.clients[i], steady: i < o.Steady, random: rand.New(rand.NewPCG(c.Seed, uint64(i)+100)), home: i % len(c.Nodes)}
 		w.wg.Go(a.run)
 	}
 	for i := range o.Couriers {
@@ -164,20 +176,25 @@ func (w *Workload) stop() {
 // answer when it goes on: that is when a stale answer would come.
 func (w *Workload) look(random *rand.Rand, n *Node) {
 	for w.ctx.Err() == nil {
-		name := w.clients[random.IntN(len(w.clients))]
-		ctx, cancel := context.WithTimeout(w.ctx, 4*time.Second)
-		call := w.c.history.now()
-		r, err := n.admin.Route(ctx, wire.ClientID{ID: name}, "", false)
-		cancel()
-		if err == nil {
-			l := Lookup{Client: name, Asked: n.Name, Call: call, Return: w.c.history.now(), Owner: r.Node}
-			if r.Found {
-				l.Epoch = r.Epoch
-			}
-			w.c.history.lookedUp(l)
-		}
+		w.c.lookUp(w.ctx, w.clients[random.IntN(len(w.clients))], n)
 		w.rest(random, 60*time.Millisecond)
 	}
+}
+
+// lookUp looks a client up at n and notes the answer, if there is one.
+func (c *Cluster) lookUp(ctx context.Context, name string, n *Node) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	call := c.history.now()
+	r, err := n.admin.Route(ctx, wire.ClientID{ID: name}, "", false)
+	if err != nil {
+		return
+	}
+	l := Lookup{Client: name, Asked: n.Name, Call: call, Return: c.history.now(), Owner: r.Node}
+	if r.Found {
+		l.Epoch = r.Epoch
+	}
+	c.history.lookedUp(l)
 }
 
 // rest lets about d pass, or less if the workload ends.
@@ -196,6 +213,7 @@ type actor struct {
 	name   string
 	random *rand.Rand
 	home   int // the node it is to log in at next
+	steady bool
 	now    *member
 	seq    int
 }
@@ -223,13 +241,16 @@ func (a *actor) run() {
 				continue
 			}
 		}
+		moves, o := !a.w.o.Calm && !a.steady, &a.w.o
 		switch k := a.random.IntN(1000); {
-		case !a.w.o.Calm && k < 6:
+		case moves && k < 6:
 			a.leave()
 			a.home = a.random.IntN(len(a.w.c.Nodes))
-		case !a.w.o.Calm && k < 12:
+		case moves && k < 6+o.Takeovers:
 			a.replace()
-		case !a.w.o.Calm && k < 15:
+		case moves && k < 6+o.Takeovers+o.Swaps:
+			a.swap()
+		case moves && k < 9+o.Takeovers+o.Swaps:
 			a.kick()
 		default:
 			a.send()
@@ -260,6 +281,9 @@ func (a *actor) dial() *member {
 		BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond,
 		OnMessage: func(msg client.Message) {
 			h.receive(Received{SDK: m.sdk.Number, To: a.name, From: msg.From, ID: msg.ID, Epoch: msg.Epoch})
+			if a.w.o.AckDelay > 0 {
+				a.w.c.Wait(a.w.o.AckDelay)
+			}
 		},
 		OnState: func(s client.State) {
 			if s.Kind == client.Waiting {
@@ -317,6 +341,18 @@ func (a *actor) replace() {
 	})
 }
 
+// swap logs a second SDK in at the same node while the first one closes: which of the two the node hears of first is open.
+func (a *actor) swap() {
+	old, later := a.now, time.Duration(a.random.Int64N(int64(3*time.Millisecond)))
+	a.now = nil
+	a.w.wg.Go(func() {
+		a.w.c.Wait(later)
+		a.w.c.history.closed(old.sdk)
+		old.close()
+	})
+	a.now = a.dial()
+}
+
 func (a *actor) kick() {
 	name, n := a.someone(), a.w.c.Nodes[a.random.IntN(len(a.w.c.Nodes))]
 	ctx, cancel := context.WithTimeout(a.w.ctx, time.Second)
@@ -328,8 +364,12 @@ func (a *actor) kick() {
 }
 
 func (a *actor) someone() string {
+	others := a.w.clients
+	if a.steady {
+		others = others[a.w.o.Steady:]
+	}
 	for {
-		if name := a.w.clients[a.random.IntN(len(a.w.clients))]; name != a.name || len(a.w.clients) == 1 {
+		if name := others[a.random.IntN(len(others))]; name != a.name || len(others) == 1 {
 			return name
 		}
 	}
@@ -338,7 +378,7 @@ func (a *actor) someone() string {
 // send sends a few messages in a row to one recipient, without waiting for one before the next.
 func (a *actor) send() {
 	to := a.someone()
-	for range 1 + a.random.IntN(4) {
+	for range 1 + a.random.IntN(a.w.o.Burst) {
 		a.seq++
 		s := &Send{SDK: a.now.sdk.Number, From: a.name, To: to, Ack: wire.AckMode(a.random.IntN(3)), Timeout: a.w.o.Timeout}
 		h := a.w.c.history

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"imroute/mesh/wire/mutate"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -69,7 +71,10 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 		sealed[i] = seal(l)
 		size += int64(len(l.Data) + len(l.Extensions))
 	}
-	d.write("append to the Raft log", func() error { return d.db.StoreLogs(sealed) })
+	d.write("append to the Raft log", func() error {
+		mutate.StallDisk()
+		return d.db.StoreLogs(sealed)
+	})
 	for _, l := range logs {
 		if l.Type == raft.LogConfiguration {
 			d.configs.appended(l.Index, raft.DecodeConfiguration(l.Data))
