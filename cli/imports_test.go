@@ -31,8 +31,9 @@ func TestImportRules(t *testing.T) {
 		"imroute/node/client":   {"imroute/mesh/wire"},
 		"imroute/node/admin":    {"imroute/mesh/wire", "imroute/node/admin"},
 		"imroute/node/datadir":  {"imroute/mesh/wire"},
+		"imroute/node/discover": {"imroute/mesh/wire"},
 		"imroute/node/nodetest": {"imroute/"},
-		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir"},
+		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover"},
 		"imroute/cli":           {"imroute/node", "imroute/mesh/wire", "imroute/cli"},
 	}
 	seen := 0

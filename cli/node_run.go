@@ -57,7 +57,11 @@ func (s nodeSettings) nodeConfig() node.Config {
 		return node.Bind{Bind: listen, Advertise: advertise}
 	}
 	c := node.Config{
-		Name: s.name, Data: s.data, Bootstrap: s.bootstrap, Join: s.join, Token: s.joinToken, NonVoter: s.nonVoter, Dev: s.dev,
+		Name: s.name, Data: s.data, Bootstrap: s.bootstrap, Join: s.join, JoinWait: s.joinWait, Token: s.joinToken, NonVoter: s.nonVoter, Dev: s.dev,
+		Discover: node.Discover{
+			Mode: s.discover, Cluster: s.cluster, Secret: s.secret, Expect: s.bootstrapExpect, Wait: s.discoverWait,
+			Interfaces: s.discoverInterface, Port: s.discoverPort,
+		},
 		Mesh: bind(s.mesh, s.advertiseMesh), ClientTCP: bind(s.clientTCP, s.advertiseClientTCP),
 		ClientWS: bind(s.clientWS, s.advertiseClientWS), Admin: bind(s.admin, s.advertiseAdmin),
 		Timings: node.Timings{

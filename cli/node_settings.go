@@ -14,7 +14,17 @@ type nodeSettings struct {
 	join          []string
 	joinToken     string
 	joinTokenFile string
+	joinWait      time.Duration
 	nonVoter, dev bool
+
+	discover           string // lan or off
+	cluster            string
+	secret, secretFile string
+	bootstrapExpect    int
+	discoverWait       time.Duration
+	discoverInterface  []string
+	discoverPort       int
+	lan                bool // listen on the machine's address on the LAN; set by leaveLoopback
 
 	mesh, clientTCP, clientWS, admin                                     string // where to listen
 	advertise                                                            string // host for all four
@@ -45,9 +55,18 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "the node's name, unique in the cluster (needed at the first start)")
 	f.StringVar(&s.data, "data", "", "data folder")
 	f.BoolVar(&s.bootstrap, "bootstrap", false, "found a new cluster")
-	f.StringSliceVar(&s.join, "join", nil, "join the cluster of these nodes (mesh addresses)")
+	f.StringSliceVar(&s.join, "join", nil, "join the cluster of these nodes: mesh addresses HOST:PORT, or dns:NAME[:PORT] for all that a name's SRV (_imroute._udp.NAME), A and AAAA records say; tried in turn")
+	f.DurationVar(&s.joinWait, "join-wait", 0, "try to join again for this long while no member answers (default 30s)")
 	f.StringVar(&s.joinToken, "token", "", "join token")
 	f.StringVar(&s.joinTokenFile, "token-file", "", "file that holds the join token")
+	f.StringVar(&s.discover, "discover", "", "lan: find the cluster on the local network by --cluster and --secret, or found it; off: do not announce this node")
+	f.StringVar(&s.cluster, "cluster", "", "the cluster's name on the LAN, with --discover lan")
+	f.StringVar(&s.secret, "secret", "", "what all nodes of the cluster share, at least 16 characters (see --secret-file)")
+	f.StringVar(&s.secretFile, "secret-file", "", "file that holds the secret: a command line can be read by everybody on the machine")
+	f.IntVar(&s.bootstrapExpect, "bootstrap-expect", 0, "with --discover: found a cluster only when so many nodes hear each other; a majority of all nodes there will be rules out two clusters in a split network (default: whoever is there after --discover-wait)")
+	f.DurationVar(&s.discoverWait, "discover-wait", 0, "with --discover: listen for this long before founding (default 3s)")
+	f.StringSliceVar(&s.discoverInterface, "discover-interface", nil, "with --discover: only on these network interfaces (default: all)")
+	f.IntVar(&s.discoverPort, "discover-port", 0, "with --discover: UDP port of the announcements (default 7904)")
 	f.BoolVar(&s.nonVoter, "non-voter", false, "never become a voter without being told to")
 	f.BoolVar(&s.dev, "dev", false, "development mode: no tokens for clients and operators, loopback only")
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"imroute/node"
 )
 
 type nodeStartOptions struct {
@@ -31,13 +33,22 @@ const closeTimeout = 15 * time.Second
 func newNodeStartCmd(a *app) *cobra.Command {
 	o := &nodeStartOptions{app: a}
 	c := &cobra.Command{
-		Use: "start --name NAME --data DIR (--bootstrap | --join ADDR --token TOKEN)", Short: "Run a node until it is stopped",
+		Use: "start --name NAME --data DIR (--bootstrap | --join ADDR --token TOKEN | --discover lan --cluster NAME --secret SECRET)", Short: "Run a node until it is stopped",
 		Long: `Start runs a node in the foreground until SIGINT or SIGTERM, or until it leaves the cluster.
 
 The first node founds the cluster, the others join it, each with a token:
   imctl node start --name n1 --data d1 --bootstrap
   imctl cluster token create
   imctl node start --name n2 --data d2 --join ADDR --token TOKEN
+On one local network no addresses are needed, and every node is started with the same words:
+  imctl node start --discover lan --cluster NAME --secret SECRET
+The first ones agree on who founds the cluster, later ones find it and join. If the network is split in two at that
+moment, each part may found a cluster of its own; with --bootstrap-expect N none is founded until N nodes hear each other,
+so choose more than half of all the nodes there will be. Two clusters that hear each other later say so loudly ("imctl
+cluster health"); one must then be given up. The node listens for peers and clients on the machine's address on that
+network, and for the admin API on loopback; without --data it keeps its state in ./imroute-data.
+A node for oneself, without tokens, that a program on this machine can talk to at once:
+  imctl node start --dev
 A node that has a data folder comes back as itself, no other flags needed:
   imctl node start --data d1
 
@@ -72,6 +83,7 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.leaveLoopback(log)
 	if !o.explicitBinds() {
 		ports := newPortPicker()
 		defer ports.close()
@@ -175,6 +187,9 @@ func (o *nodeStartOptions) announce(n server, log *slog.Logger) error {
 // check finds what can be said before anything is started.
 func (o *nodeStartOptions) check() error {
 	self := o.program() + " node start"
+	if err := o.checkDiscover(); err != nil {
+		return err
+	}
 	if o.data == "" {
 		return usage("for example \""+self+" --name n1 --data ./n1 --bootstrap\"", "--data is missing: a node needs a folder to keep its state in")
 	}
@@ -204,12 +219,15 @@ func (o *nodeStartOptions) check() error {
 		return nil // who it is and where its peers are stands in there; --bootstrap and --join are harmless
 	}
 	switch {
+	case o.discover == node.DiscoverLAN:
+		return o.checkNewcomer(self)
 	case o.bootstrap, len(o.join) > 0 && o.joinToken != "":
 	case len(o.join) > 0:
 		return usage("make one on a member with \""+o.program()+" cluster token create\" and give it with --token", "a new node needs a token to join, and --token is missing")
 	default:
 		return usage("to found a new cluster: "+self+" --name "+orName(o.name)+" --data "+o.data+" --bootstrap\n"+
-			"to join one: "+self+" --name "+orName(o.name)+" --data "+o.data+" --join ADDR --token TOKEN  (\""+o.program()+" cluster token create\" makes the token)",
+			"to join one: "+self+" --name "+orName(o.name)+" --data "+o.data+" --join ADDR --token TOKEN  (\""+o.program()+" cluster token create\" makes the token)\n"+
+			"to do either, whichever it takes, on a local network: "+self+" --data "+o.data+" --discover lan --cluster NAME --secret SECRET",
 			"%s is new: this node is not a member of any cluster yet", o.data)
 	}
 	if o.name == "" {

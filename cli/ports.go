@@ -120,6 +120,7 @@ const listenFile = "listen.json"
 type listenMemory struct {
 	wire.Addrs
 	Advertise *advertiseMemory `json:"advertise,omitempty"`
+	LAN       bool             `json:"lan,omitempty"` // the host was this machine's address on the LAN; it may have another now
 }
 
 type advertiseMemory struct {
@@ -168,7 +169,11 @@ func chooseBinds(s *nodeSettings, p *portPicker) error {
 	want := defaultBinds
 	if had, ok := readListenMemory(s.data); ok {
 		want = had.Addrs
+		s.lan = s.lan || had.LAN
 		rememberedAdvertise(s, had)
+	}
+	if s.lan {
+		want = onLAN(want, s.discoverInterface)
 	}
 	got, err := p.node(want)
 	if err != nil {
@@ -180,7 +185,7 @@ func chooseBinds(s *nodeSettings, p *portPicker) error {
 
 // rememberBinds writes what readListenMemory reads. Failing is no reason not to run.
 func rememberBinds(s nodeSettings) error {
-	m := listenMemory{Addrs: wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin}}
+	m := listenMemory{LAN: s.lan, Addrs: wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin}}
 	if s.advertise+s.advertiseMesh+s.advertiseClientTCP+s.advertiseClientWS+s.advertiseAdmin != "" {
 		m.Advertise = &advertiseMemory{s.advertise, wire.Addrs{
 			Mesh: s.advertiseMesh, ClientTCP: s.advertiseClientTCP, ClientWS: s.advertiseClientWS, Admin: s.advertiseAdmin,

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,8 @@ import (
 //	waitfor RE PROG ARGS…     run a program again and again until it succeeds and its output matches
 //	waitcode CODE PROG ARGS…  run a program again and again until it exits with CODE
 //	exitcode CODE PROG ARGS…  run a program once; its outputs go to exitcode.out and exitcode.err
-//	port VAR…                 free ports
+//	port VAR…                 free addresses on loopback
+//	udpport VAR               a free UDP port's number
 //
 // Every wait fails after a minute. What still runs at the end is killed.
 func TestScripts(t *testing.T) {
@@ -44,7 +46,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": scriptStart, "signal": scriptSignal, "signalpid": scriptSignalPID, "ended": scriptEnded,
-			"waitline": scriptWaitLine, "waitfor": scriptWaitFor, "waitcode": scriptWaitCode, "exitcode": scriptExitCode, "port": scriptPort,
+			"waitline": scriptWaitLine, "waitfor": scriptWaitFor, "waitcode": scriptWaitCode, "exitcode": scriptExitCode, "port": scriptPort, "udpport": scriptUDPPort,
 		},
 	})
 }
@@ -247,4 +249,14 @@ func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Setenv(name, addr)
 	}
+}
+
+func scriptUDPPort(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "udpport VAR")
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(c.LocalAddr().String())
+	ts.Check(err)
+	ts.Check(c.Close())
+	ts.Setenv(args[0], port)
 }

@@ -69,6 +69,9 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	if left := int(st.Voters) - votersDown; votersDown > 0 && left == int(st.Quorum) {
 		problem(admin.HealthDegraded, "no voter more may fail: %d of %d are there, %d are needed", left, st.Voters, st.Quorum)
 	}
+	for _, p := range n.discovery.foreign() {
+		problem(admin.HealthDegraded, "another cluster, %016x (node %s, %s), announces itself under this cluster's name and secret: the network was split when they were founded; clients of one do not reach those of the other. Give one up: stop its nodes, empty their data folders and start them again, they then join the other", p.Cluster, p.Name, p.Mesh)
+	}
 	if ready := a.Ready(); !ready.Ready && err == nil {
 		problem(admin.HealthDegraded, "node %s is not ready: %s", n.name, strings.Join(ready.Reasons, ", "))
 	}

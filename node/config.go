@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imroute/mesh"
+	"imroute/node/discover"
 	"imroute/raftfsm"
 )
 
@@ -40,13 +41,17 @@ type ClientTLS struct{ CertFile, KeyFile string }
 
 // Config is everything a node is told at its start. Zero values mean what the comments say.
 type Config struct {
-	Name      string   // label, unique among live members; required at the first start, kept in the data folder afterwards
-	Data      string   // data folder; required
-	Bootstrap bool     // found a new cluster; only for an empty data folder
-	Join      []string // mesh addresses of members: to join by Token, or where to look for members whose addresses have changed
-	Token     string   // join token
-	NonVoter  bool     // never promote this node by itself
-	Dev       bool     // development mode: no tokens for clients and operators, loopback only
+	Name      string // label, unique among live members; required at the first start, kept in the data folder afterwards
+	Data      string // data folder; required
+	Bootstrap bool   // found a new cluster; only for an empty data folder
+	// Join has mesh addresses of members, "host:port", "dns:NAME" or "dns:NAME:PORT": to join by Token, or where to look for
+	// members whose addresses have changed.
+	Join     []string
+	JoinWait time.Duration // how long joining is tried again while nobody answers; default 30 s
+	Token    string        // join token
+	Discover Discover      // how to find a cluster without Join
+	NonVoter bool          // never promote this node by itself
+	Dev      bool          // development mode: no tokens for clients and operators, loopback only
 
 	Mesh      Bind // default 127.0.0.1:7900 (UDP)
 	ClientTCP Bind // default 127.0.0.1:7901
@@ -131,6 +136,7 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s: bound to every address (%s), so others must be told which one to dial: give --advertise-%s HOST", b.name, b.b.Bind, b.name)
 		}
 	}
+	orDefault(&c.JoinWait, 30*time.Second)
 	orDefault(&c.Timings.Heartbeat, d.Timings.Heartbeat)
 	orDefault(&c.Timings.Election, d.Timings.Election)
 	orDefault(&c.Timings.Lease, d.Timings.Lease)
@@ -158,6 +164,8 @@ func (c *Config) validate() error {
 		return errors.New("both --bootstrap and --join given: --bootstrap founds a new cluster, --join enters an existing one")
 	case c.Token != "" && len(c.Join) == 0:
 		return errors.New("--token without --join: give the mesh address of a member, --join HOST:PORT")
+	case c.Discover.Mode == DiscoverLAN && (c.Bootstrap || len(c.Join) > 0):
+		return errors.New("--discover finds or founds the cluster by itself: leave --bootstrap and --join out")
 	case c.MaxPayload < 1 || c.MaxPayload > 16<<20:
 		return fmt.Errorf("max-payload is %d: want 1 to %d bytes", c.MaxPayload, 16<<20)
 	case c.Idle < 100*time.Millisecond:
@@ -170,6 +178,14 @@ func (c *Config) validate() error {
 		return fmt.Errorf("check-every is %v: want 1s to 24h", c.CheckEvery)
 	case c.Lanes < 1 || c.Lanes > mesh.MaxLanes:
 		return fmt.Errorf("lanes is %d: want 1 to %d", c.Lanes, mesh.MaxLanes)
+	}
+	for _, addr := range c.Join {
+		if err := discover.CheckJoin(addr); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+	}
+	if err := c.Discover.validate(); err != nil {
+		return err
 	}
 	if c.Name != "" {
 		if err := raftfsm.CheckName(c.Name); err != nil {

@@ -19,7 +19,9 @@ func (n *Node) becomeMember(ctx context.Context) error {
 	var err error
 	switch {
 	case n.dir.HasSecret(datadir.NodeCert):
-		err = n.remember()
+		if err = n.remember(); err == nil {
+			err = n.rememberDiscovery()
+		}
 	case n.cfg.Bootstrap || len(n.cfg.Join) > 0:
 		// What cannot listen must not leave a founded folder or a member that never comes.
 		if err = n.tryBinds(); err == nil && n.cfg.Bootstrap {
@@ -27,8 +29,12 @@ func (n *Node) becomeMember(ctx context.Context) error {
 		} else if err == nil {
 			err = n.join(ctx)
 		}
+	case n.cfg.Discover.Mode == DiscoverLAN:
+		if err = n.tryBinds(); err == nil {
+			err = n.discoverCluster(ctx)
+		}
 	default:
-		return fmt.Errorf("data folder %s is new: say whether this node founds a cluster (--bootstrap) or enters one (--join HOST:PORT --token TOKEN)", n.cfg.Data)
+		return fmt.Errorf("data folder %s is new: say whether this node founds a cluster (--bootstrap), enters one (--join HOST:PORT --token TOKEN), or looks for one (--discover lan --cluster NAME --secret SECRET)", n.cfg.Data)
 	}
 	if err != nil {
 		return err
@@ -170,9 +176,6 @@ func (n *Node) found() error {
 	return n.enter(cert, key, ca.CertPEM(), caKey, nil)
 }
 
-// joinPatience is how long a joiner asks again whom it finds not ready.
-const joinPatience = 10 * time.Second
-
 // join asks a member for a certificate. Nothing is kept of an attempt that failed, so it can be repeated.
 func (n *Node) join(ctx context.Context) error {
 	if n.cfg.Name == "" {
@@ -185,25 +188,19 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--token: %w", err)
 	}
+	return n.joinStatic(ctx, token)
+}
+
+// joinAt asks the members at addrs, once each.
+func (n *Node) joinAt(ctx context.Context, addrs []string, token mesh.Token) error {
 	key, err := mesh.NewKey()
 	if err != nil {
 		return err
 	}
-	cfg := mesh.JoinConfig{
-		Addrs: n.cfg.Join, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Features: n.cfg.FeatureLevel, Key: key,
+	reply, err := mesh.Join(ctx, mesh.JoinConfig{
+		Addrs: addrs, Token: token, Node: n.id, Name: n.cfg.Name, Version: Version, NonVoter: n.cfg.NonVoter, Features: n.cfg.FeatureLevel, Key: key,
 		Advertise: wire.Addrs{Mesh: advertised(n.cfg.Mesh, n.cfg.Mesh.Bind)}, Listen: n.cfg.Host.listenPacket(),
-	}
-	reply, err := mesh.Join(ctx, cfg)
-	for deadline := now() + joinPatience; err != nil && now() < deadline; {
-		// A member that is coming up itself, say because leadership changes just now, can let nobody in for a moment.
-		if refused, ok := errors.AsType[*wire.Error](err); !ok || refused.Code != wire.NotReady {
-			break
-		}
-		if !sleep(ctx, 200*time.Millisecond) {
-			break
-		}
-		reply, err = mesh.Join(ctx, cfg)
-	}
+	})
 	if err != nil {
 		return err
 	}
@@ -211,7 +208,7 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	if err := n.settleMode(n.secrets.Dev); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errBadJoin, err)
 	}
 	var members []datadir.Member
 	for _, m := range reply.Members {
@@ -285,13 +282,8 @@ func (n *Node) handleJoin(ctx context.Context, q *mesh.JoinRequest, remote net.A
 	if err := n.refresh(ctx); err != nil {
 		return nil, wire.Errorf(wire.Unavailable, "the cluster has no quorum at the moment: %v", err)
 	}
-	hash, expiresUnix, ok := n.fsm.Token(q.TokenID)
-	expires := time.Unix(expiresUnix, 0)
-	if !ok || !mesh.CheckToken(q.TokenID, q.Secret, hash) {
-		return nil, wire.Errorf(wire.Refused, "the cluster does not know this token (any more): make a new one with `imctl cluster token create`")
-	}
-	if time.Now().After(expires) {
-		return nil, wire.Errorf(wire.Refused, "the token expired at %s: make a new one with `imctl cluster token create`", expires.Format(time.RFC3339))
+	if err := n.checkJoinToken(q.TokenID, q.Secret); err != nil {
+		return nil, err
 	}
 	if agreed, knows := n.fsm.FeatureLevel(), max(q.Features, raftfsm.BaseFeatureLevel); knows < agreed {
 		return nil, wire.Errorf(wire.Refused, "this program (version %s) knows feature level %d, and the cluster has agreed on %d: install the version that the other nodes run (%s)", q.Version, knows, agreed, Version)
@@ -325,6 +317,23 @@ func (n *Node) handleJoin(ctx context.Context, q *mesh.JoinRequest, remote net.A
 	}
 	n.log.Info("audit", "event", "join", "node", q.Name, "joiner", q.Node, "token", q.TokenID, "from", remote.String())
 	return reply, nil
+}
+
+// checkJoinToken lets in whoever has a token of the cluster's table or, if this node announces itself on a LAN, the one that
+// follows from the shared secret.
+func (n *Node) checkJoinToken(id string, secret []byte) error {
+	if n.discovery.key.Admits(id, secret) {
+		return nil
+	}
+	hash, expiresUnix, ok := n.fsm.Token(id)
+	expires := time.Unix(expiresUnix, 0)
+	if !ok || !mesh.CheckToken(id, secret, hash) {
+		return wire.Errorf(wire.Refused, "the cluster does not know this token (any more): make a new one with `imctl cluster token create`")
+	}
+	if time.Now().After(expires) {
+		return wire.Errorf(wire.Refused, "the token expired at %s: make a new one with `imctl cluster token create`", expires.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // wasMember tells a node that was removed from one whose joining has not reached the table here.

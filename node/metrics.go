@@ -136,6 +136,8 @@ func (n *Node) openMetrics() (err error) {
 				admin.RowWithoutSession: float64(m.repairs.rows.Load()), admin.SessionWithoutRow: float64(m.repairs.sessions.Load()),
 			}
 		},
+		DiscoveryRejected: n.discovery.rejected,
+		ForeignClusters:   n.discovery.foreignClusters,
 		FreeDisk: func() float64 {
 			free, _ := n.dir.Free()
 			return float64(free)

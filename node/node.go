@@ -50,6 +50,7 @@ type Node struct {
 	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
 	identity   atomic.Pointer[mesh.Identity]
 
+	discovery   discovery // changed only by Open
 	lease       leaseHolder
 	admission   admission
 	present     atomic.Pointer[life]
@@ -156,6 +157,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.registerHandlers()
 	if err := n.mesh.Open(); err != nil {
+		return err
+	}
+	if err := n.announceMember(); err != nil {
 		return err
 	}
 	if warning := n.mesh.BufferWarning(); warning != "" {
@@ -275,6 +279,7 @@ func (n *Node) shutdown(why error) {
 		if n.stop != nil { // nil: it was never opened
 			n.stop(why)
 		}
+		errs = append(errs, n.discovery.close()) // nobody shall be sent here any more
 		if n.admin != nil {
 			errs = append(errs, n.admin.Close(ctx))
 		}

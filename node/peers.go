@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"imroute/mesh"
 	"imroute/mesh/wire"
 	"imroute/node/datadir"
+	"imroute/node/discover"
 	"imroute/raftfsm"
 )
 
@@ -242,8 +244,24 @@ func (n *Node) isDisowned(ctx context.Context) bool {
 	return isMajority(refused, len(others))
 }
 
+// placesToLook are the --join addresses and where members announce themselves on the LAN.
+func (n *Node) placesToLook(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	addrs, err := discover.Expand(ctx, net.DefaultResolver, n.cfg.Join)
+	if err != nil {
+		n.log.Debug("--join names", "err", err)
+	}
+	for _, p := range n.discovery.members() {
+		if !n.mesh.Connected(p.Node) {
+			addrs = append(addrs, p.Mesh)
+		}
+	}
+	return addrs
+}
+
 // lookForPeers finds members again whose addresses are no longer what anybody here knows: while no leader is in sight, it
-// asks at the --join addresses who answers there.
+// asks at the --join addresses, and at those that are announced on the LAN, who answers there.
 func (n *Node) lookForPeers(ctx context.Context) error {
 	alone, disowned := 0, 0 // rounds in a row
 	for sleep(ctx, max(2*n.cfg.Timings.Election, 200*time.Millisecond)) {
@@ -251,7 +269,7 @@ func (n *Node) lookForPeers(ctx context.Context) error {
 			alone, disowned = 0, 0
 			continue
 		}
-		for _, addr := range n.cfg.Join {
+		for _, addr := range n.placesToLook(ctx) {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
 			id, err := mesh.ProbeOver(try, n.cfg.Host.listenPacket(), addr, n.identity.Load())
 			cancel()

@@ -20,6 +20,7 @@ const (
 	AdminTok  Secret = secretsDir + "/admin.token" // bearer token of the admin API
 	ClientKey Secret = secretsDir + "/client.key"  // signing key of client tokens
 	DevMode   Secret = secretsDir + "/dev-mode"    // there if the cluster is in development mode
+	Discovery Secret = secretsDir + "/discovery"   // the key by which nodes of this cluster know each other on a LAN
 )
 
 // SecretPath is where a secret is kept, for programs that want a file name.

@@ -82,6 +82,15 @@ func newCollector(s Sources) *collector {
 				}
 			})
 	}
+	if s.DiscoveryRejected != nil {
+		c.add(counter, "imroute_discovery_rejected_total", "Announcements on the LAN that were ignored.", "reason",
+			func(emit func(float64, ...string)) {
+				for reason, v := range s.DiscoveryRejected() {
+					emit(v, reason)
+				}
+			})
+	}
+	c.value(gauge, "imroute_discovery_foreign_clusters", "Other clusters that announce themselves under this one's name and secret; more than 0 means that the network was split when they were founded.", s.ForeignClusters)
 	c.value(gauge, "imroute_free_disk_bytes", "Free space where the data folder is.", s.FreeDisk)
 	c.value(gauge, "imroute_store_bytes", "Size of the Raft store.", s.StoreBytes)
 	return c

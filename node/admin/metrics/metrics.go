@@ -44,9 +44,12 @@ type Sources struct {
 	RouteChecks   func() float64            // comparisons of the sessions with the table
 	RouteRepairs  func() map[string]float64 // differences repaired, by kind
 	RefusedFights func() float64            // logins refused because the client id changed hands too often
-	FreeDisk      func() float64            // bytes
-	StoreBytes    func() float64            // bytes
-	Fsync         func() Histogram          // seconds of each write to the Raft store, its fsync included
+	// Discovery: announcements that were ignored, by reason, and other clusters under this one's name and secret.
+	DiscoveryRejected func() map[string]float64
+	ForeignClusters   func() float64
+	FreeDisk          func() float64   // bytes
+	StoreBytes        func() float64   // bytes
+	Fsync             func() Histogram // seconds of each write to the Raft store, its fsync included
 }
 
 // Histogram is a distribution that somebody else counted: Buckets has, for each upper bound, how many were at most that.
