@@ -235,6 +235,27 @@ func (m *Mesh) RaftLayer() raft.StreamLayer { return m.raft }
 // the same when they come first. For what is no member, or this node itself, it does nothing.
 func (m *Mesh) Connect(id wire.NodeID) { m.member(id) }
 
+// AwaitRaft waits until there is a Raft connection to a member, and has it dialled again and again meanwhile. It returns
+// ErrNotMember for what is none (any more), ErrClosed, or ctx's cause.
+func (m *Mesh) AwaitRaft(ctx context.Context, id wire.NodeID) error {
+	for {
+		p := m.member(id)
+		if p == nil {
+			if m.ctx.Err() != nil {
+				return ErrClosed
+			}
+			return fmt.Errorf("node %v: %w", id, ErrNotMember)
+		}
+		_, err := p.slots[kindRaft].get(ctx)
+		switch {
+		case err == nil, errors.Is(err, ErrNotMember), errors.Is(err, ErrClosed):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // Drop forgets a node that is no longer a member: its connections close at once with that reason, its lanes are closed.
 // Config.Members must already say so, or the next contact brings it back.
 func (m *Mesh) Drop(id wire.NodeID) {

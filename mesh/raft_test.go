@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -193,5 +194,35 @@ func TestRaftStreamIsANetConn(t *testing.T) {
 	_ = a.RaftLayer().Close()
 	if _, err := a.RaftLayer().Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept after close: %v", err)
+	}
+}
+
+// AwaitRaft waits through failed attempts until the member is there, does not wait for what is no member, and ends with its
+// context and with the mesh.
+func TestAwaitRaft(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(1)
+	if err := a.AwaitRaft(testContext(t), 9); !errors.Is(err, ErrNotMember) {
+		t.Errorf("for no member: %v", err)
+	}
+	c.dir.set(2, "127.0.0.1:1") // nobody answers there
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := a.AwaitRaft(over, 2); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	came := make(chan error, 1)
+	go func() { came <- a.AwaitRaft(testContext(t), 2) }()
+	c.start(2)
+	if err := <-came; err != nil {
+		t.Errorf("the member came up: %v", err)
+	}
+	if err := a.AwaitRaft(over, 2); err != nil {
+		t.Errorf("for one that is connected: %v", err)
+	}
+	c.dir.remove(2)
+	a.Drop(2)
+	if err := a.AwaitRaft(testContext(t), 2); !errors.Is(err, ErrNotMember) {
+		t.Errorf("for one that was removed: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"imroute/mesh/wire"
 	"imroute/raftfsm"
+	"imroute/raftfsm/store"
 )
 
 // leaderCall asks whoever leads, wherever that is.
@@ -18,6 +19,10 @@ type leaderCall struct {
 	self   wire.NodeID
 	leader func() (wire.NodeID, bool) // as Raft here knows
 	call   func(ctx context.Context, to wire.NodeID, kind wire.CallKind, req []byte) ([]byte, error)
+
+	// leaderChange waits until what leader says may be another answer than before; false: ctx ended. Its argument is what it
+	// returned last, zero at first. nil: nobody is told.
+	leaderChange func(ctx context.Context, known store.Leadership) (store.Leadership, bool)
 
 	hint atomic.Uint64 // the node that somebody named as leader last
 }
@@ -28,8 +33,12 @@ type verdict interface {
 }
 
 // once makes one attempt. The answer's code is for the caller to judge, except that NotLeader is an error here.
+//
+// A leader that dies closes no connection, so the answer is waited for no longer than Raft here knows of no other leader. What
+// was asked may have taken effect, as with any call that fails on its way.
 func (c *leaderCall) once(ctx context.Context, kind wire.CallKind, req any, reply verdict) error {
 	to, ok := c.leader()
+	known := to
 	if hint := wire.NodeID(c.hint.Swap(0)); hint != 0 && (!ok || to == c.self && hint != c.self) {
 		to, ok = hint, true
 	}
@@ -40,7 +49,20 @@ func (c *leaderCall) once(ctx context.Context, kind wire.CallKind, req any, repl
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if c.leaderChange != nil && to != c.self {
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			c.watchLeader(ctx, known, to, cancel)
+		}()
+		defer func() { cancel(nil); <-watched }()
+	}
 	if b, err = c.call(ctx, to, kind, b); err != nil {
+		if errors.Is(context.Cause(ctx), errNotLeader) {
+			err = errNotLeader
+		}
 		return fmt.Errorf("asking the leader %s: %w", to, err)
 	}
 	if err := wire.Unmarshal(b, reply); err != nil {
@@ -53,6 +75,18 @@ func (c *leaderCall) once(ctx context.Context, kind wire.CallKind, req any, repl
 		return errNotLeader
 	}
 	return nil
+}
+
+// watchLeader ends a call to to once Raft here knows of a leader that is neither it nor known.
+func (c *leaderCall) watchLeader(ctx context.Context, known, to wire.NodeID, end context.CancelCauseFunc) {
+	var seen store.Leadership
+	for ok := true; ok; {
+		if now, is := c.leader(); is && now != known && now != to {
+			end(errNotLeader)
+			return
+		}
+		seen, ok = c.leaderChange(ctx, seen)
+	}
 }
 
 // until repeats the question until it is answered with something else than "not leader", "not ready" or "outcome unknown",

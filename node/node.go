@@ -123,7 +123,13 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	n.leaderCall = &leaderCall{self: n.id, leader: func() (wire.NodeID, bool) { return n.store.Leader() }, call: n.mesh.Call}
+	n.leaderCall = &leaderCall{
+		self: n.id, leader: func() (wire.NodeID, bool) { return n.store.Leader() }, call: n.mesh.Call,
+		leaderChange: func(ctx context.Context, known store.Leadership) (store.Leadership, bool) {
+			now, err := n.store.WaitLeadership(ctx, known)
+			return now, err == nil
+		},
+	}
 	n.reads = newRounds(n.ctx, func(ctx context.Context, clients []wire.ClientID) ([]located, error) {
 		ctx, cancel := context.WithTimeout(ctx, n.cfg.Timings.Lease)
 		defer cancel()
@@ -143,7 +149,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	// Raft before the mesh: a peer's first message finds somebody to take it.
 	if n.store, err = store.Open(store.Config{
-		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.lineage, Logger: quieterLogger(n.log.With("part", "raft")),
+		Dir: n.dir.RaftDir(), Local: n.id, FSM: n.fsm, Layer: n.lineage, Await: n.mesh.AwaitRaft, Logger: quieterLogger(n.log.With("part", "raft")),
 		Heartbeat: n.cfg.Timings.Heartbeat, Election: n.cfg.Timings.Election, Fatal: n.fatal, RequireState: n.dir.LastBoot() > 0,
 		StoreDeadline: n.cfg.DiskTimeout,
 	}); err != nil {

@@ -37,17 +37,19 @@ type Client struct {
 	loop loop
 
 	// guarded by mu
-	mu         sync.Mutex
-	cur        *session // takes what is sent; nil while disconnected
-	counter    uint64   // of the last message
-	maxPayload int
-	pend       pendingList
-	late       lateIDs
-	room       chan struct{} // closed when something is freed; nil: nobody waits
-	state      State
-	ended      error // nothing is taken any more
-	closeOnce  sync.Once
-	giveUpOnce sync.Once
+	mu          sync.Mutex
+	cur         *session // takes what is sent; nil while disconnected
+	counter     uint64   // of the last message
+	maxPayload  int
+	pend        pendingList
+	late        lateIDs
+	asking      bool // the loop knows that answers are waited for, see askLocked
+	askingSince int64
+	room        chan struct{} // closed when something is freed; nil: nobody waits
+	state       State
+	ended       error // nothing is taken any more
+	closeOnce   sync.Once
+	giveUpOnce  sync.Once
 }
 
 // Dial connects and logs in, trying the addresses until one takes it, a node refuses for good, or ctx ends. Only the

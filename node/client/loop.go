@@ -136,19 +136,22 @@ func (c *Client) nextWake() int64 {
 			at = min(at, s.deadline)
 		}
 	}
+	c.mu.Lock()
+	at = min(at, c.pend.soonest)
+	c.askLocked(len(c.pend.byID) > 0) // before the times are read that go by it
+	c.mu.Unlock()
 	if l.cur != nil {
 		ping, dead := c.heartbeatTimes(l.cur)
 		at = min(at, ping, dead)
 	}
-	c.mu.Lock()
-	at = min(at, c.pend.soonest)
-	c.mu.Unlock()
 	return at
 }
 
 // heartbeatTimes says when to ping s and when to give it up. A ping is due when for a third of the idle time nothing was
 // sent, or nothing heard; a session is dead when for another third nothing at all is heard after it. What the network
 // still takes from a long queue counts as life, and so does not reading.
+//
+// Who waits for an answer notices sooner, see answerTimesLocked.
 func (c *Client) heartbeatTimes(s *session) (ping, dead int64) {
 	third := int64(s.idle / 3)
 	heard, wrote, paused := s.heard.Load(), s.wrote.Load(), s.paused.Load()
@@ -156,17 +159,22 @@ func (c *Client) heartbeatTimes(s *session) (ping, dead int64) {
 	quiet := wrote
 	if !paused {
 		quiet = min(wrote, heard)
-		if s.pinged > heard {
-			alive := s.pinged
-			c.mu.Lock()
-			if s.out.bytes > 0 {
-				alive = max(alive, wrote)
-			}
-			c.mu.Unlock()
-			dead = alive + third
-		}
 	}
-	return max(s.pinged, quiet) + third, dead
+	ping = max(s.pinged, quiet) + third
+	if paused {
+		return ping, never
+	}
+	alive := s.pinged
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.out.bytes > 0 {
+		alive = max(alive, wrote)
+	}
+	if s.pinged > heard {
+		dead = alive + third
+	}
+	ask, silent := c.answerTimesLocked(s, heard)
+	return min(ping, ask), min(dead, silent)
 }
 
 func (c *Client) heartbeat(s *session, now int64) {
@@ -182,6 +190,8 @@ func (c *Client) heartbeat(s *session, now int64) {
 	s.pinged = now
 	c.mu.Lock()
 	if !s.dead {
+		s.wroteLocked(0)
+		s.ahead = s.unheard + int64(s.out.bytes)
 		s.out.append(&wire.Frame{Type: wire.TypePing})
 		s.kickLocked()
 	}

@@ -104,11 +104,12 @@ func (c *Client) replan(s *session, class wire.Class, told []address) {
 	l.plan = slices.Concat(front, rest)
 }
 
-// pause is how long to wait before the login after e.
+// pause is how long to wait before the login after e. A node that cannot register anybody names a time to wait for itself:
+// as long as others are left to try, that is not waited for. One that is busy speaks for the cluster.
 func (c *Client) pause(e *ending) time.Duration {
 	after := c.backoff(c.loop.failures)
 	c.loop.failures++
-	if e.retry > 0 {
+	if e.retry > 0 && (e.code != wire.NoQuorum || len(c.loop.plan) == 0) {
 		retry := min(e.retry, maxAfter)
 		after = max(after, retry+time.Duration(c.cfg.random()*float64(retry)/4)) // those told the same spread out
 	}

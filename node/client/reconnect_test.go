@@ -382,3 +382,23 @@ func TestOldSessionThatDoesNotEndIsCut(t *testing.T) {
 		shut(t, c)
 	})
 }
+
+// A node without a quorum asks for time, but another one may take the login at once; only when all were asked it is waited.
+func TestRetryAfterOfOneNodeDoesNotHoldUpOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, "a:1", "b:1")
+		refusal := wire.Frame{Code: wire.NoQuorum, RetryMS: 7000}
+		c := open(t, n.config("a:1", "b:1"), func() {
+			n.nodes["a:1"].refuse(refusal)
+			n.nodes["b:1"].refuse(refusal)
+			n.nodes["a:1"].welcome(1)
+		})
+		if got := n.dials[1].at.Sub(n.dials[0].at); got > 100*time.Millisecond {
+			t.Errorf("went to the other node after %s", got)
+		}
+		if got := n.dials[2].at.Sub(n.dials[1].at); got < 7*time.Second || got > 9*time.Second {
+			t.Errorf("came back after %s, was told 7s by both", got)
+		}
+		shut(t, c)
+	})
+}

@@ -140,6 +140,9 @@ func (c *Client) enqueue(to string, payload []byte, ack wire.AckMode, timeout ti
 	}
 	c.pend.push(p)
 	c.noteDeadlineLocked(p.deadline)
+	if s != nil && !c.asking && ack != wire.AckNone {
+		c.askLocked(true)
+	}
 	if done != nil || ack == wire.AckNone {
 		return nil, id, nil // it may be finished and reused at any moment
 	}

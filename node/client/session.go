@@ -40,6 +40,7 @@ type session struct {
 	up       bool  // it was welcomed
 	since    int64 // when
 	pinged   int64
+	ahead    int64 // bytes that were before the ping and may not have arrived
 
 	// atomics, in Client.now's nanoseconds
 	heard  atomic.Int64
@@ -49,8 +50,10 @@ type session struct {
 	// guarded by c.mu
 	t       transport
 	out     outbox
-	writing bool // a writer exists
-	dead    bool // nothing may be queued or written any more
+	writing bool  // a writer exists
+	unheard int64 // bytes written since something was heard
+	heardAt int64 // when that was
+	dead    bool  // nothing may be queued or written any more
 	unsent  *chunk
 	sentOff int // of unsent: what was handed over
 	writers sync.WaitGroup
@@ -340,6 +343,7 @@ func (s *session) write() {
 		s.wrote.Store(c.now())
 		c.mu.Lock()
 		s.out.bytes -= len(ch.b)
+		s.wroteLocked(n)
 		c.freedLocked()
 		if err != nil {
 			s.dead, s.writing = true, false

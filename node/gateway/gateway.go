@@ -29,6 +29,8 @@ type Gateway struct {
 	st       counters
 	coarse   atomic.Int64 // the time at the last tick
 	refusing atomic.Uint32
+	// when it began to refuse logins, in now's nanoseconds; a gateway is made refusing
+	refusingSince atomic.Int64
 
 	sessions sync.WaitGroup // read goroutines and refusals
 	loops    sync.WaitGroup // listeners and the ticker
@@ -183,7 +185,9 @@ func (g *Gateway) SetAccepting(accept bool, code wire.Code) {
 	case code == wire.None:
 		code = wire.NoQuorum
 	}
-	g.refusing.Store(uint32(code))
+	if was := g.refusing.Swap(uint32(code)); wire.Code(was) == wire.None && code != wire.None {
+		g.refusingSince.Store(int64(g.now()))
+	}
 }
 
 // Wake says that the lease holds again: what waited for it is written now instead of at the next tick.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"imroute/mesh/wire"
@@ -37,5 +38,32 @@ func TestRetriesSpread(t *testing.T) {
 		if k := expectKick(t, c, wire.Busy); k.RetryMS < 500 || k.RetryMS >= 1500 {
 			t.Errorf("told to come back in %d ms", k.RetryMS)
 		}
+	})
+}
+
+// Who comes to a node that has just begun to refuse is told to come back soon, and the longer that lasts the later.
+func TestComingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gateway{cfg: Config{Clock: systemClock{}, Backend: &fakeNode{}}, start: time.Now()}
+		g.refusing.Store(uint32(wire.NoQuorum))
+		check := func(low, high uint32) {
+			t.Helper()
+			for range 100 {
+				if ms := g.kickFrame(wire.NoQuorum, "", TransportTCP).RetryMS; ms < low || ms > high {
+					t.Fatalf("%v after the start: told %d ms, want %d to %d", g.now(), ms, low, high)
+				}
+			}
+		}
+		check(50, 150)
+		time.Sleep(600 * time.Millisecond)
+		check(300, 900)
+		time.Sleep(time.Minute)
+		check(500, 1500)
+		g.SetAccepting(false, wire.NoQuorum) // no change: it goes on
+		check(500, 1500)
+		g.SetAccepting(true, 0)
+		time.Sleep(time.Minute)
+		g.SetAccepting(false, wire.NoQuorum)
+		check(50, 150)
 	})
 }

@@ -212,13 +212,23 @@ func (s *Session) audit() {
 		s.g.st.closes.add(code)
 		s.g.st.sessions.Add(-1)
 	}
-	s.g.log.Info("session "+event, slog.Group("audit", "event", event, "ok", was == open, "client", s.client.String(),
+	s.g.auditLine(event == "close" || code == wire.ConnectionLost, "session "+event, slog.Group("audit", "event", event, "ok", was == open, "client", s.client.String(),
 		"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport(),
 		"reason", code.String(), "text", text, "lasted", s.g.cfg.Clock.Now().Sub(s.since).Round(time.Millisecond)))
 }
 
+// auditLine writes a line of the audit log. In development mode what goes well is a detail: whoever tries things out on one
+// console wants to see what went wrong.
+func (g *Gateway) auditLine(usual bool, text string, audit slog.Attr) {
+	level := slog.LevelInfo
+	if usual && g.cfg.DevMode {
+		level = slog.LevelDebug
+	}
+	g.log.LogAttrs(context.Background(), level, text, audit)
+}
+
 func (s *Session) auditLogin(epoch wire.Epoch) {
 	s.g.st.logins.add(wire.OK)
-	s.g.log.Info("session login", slog.Group("audit", "event", "login", "ok", true, "client", s.client.String(),
+	s.g.auditLine(true, "session login", slog.Group("audit", "event", "login", "ok", true, "client", s.client.String(),
 		"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport()))
 }

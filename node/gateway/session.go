@@ -293,8 +293,11 @@ func (g *Gateway) kickFrame(code wire.Code, text, transport string) *wire.Frame 
 	if code.Class() == wire.RetryElsewhere {
 		f.Addrs = g.alternatives(transport)
 	}
-	if code == wire.Busy || code == wire.NoQuorum {
+	switch code {
+	case wire.Busy:
 		f.RetryMS = g.retryMS()
+	case wire.NoQuorum:
+		f.RetryMS = g.comingBackMS()
 	}
 	return f
 }
@@ -307,6 +310,19 @@ func (g *Gateway) retryMS() uint32 {
 		base = uint32(min(max(1000, 1000*g.cfg.LoginBurst/r), 30_000))
 	}
 	return base/2 + rand.Uint32N(base)
+}
+
+// Those who come while this node may not register anybody are told to wait for about as long as that has lasted already:
+// most often it has just started and is there in a moment, and if not, they come ever more seldom.
+const (
+	comingBackMin = 100 * time.Millisecond
+	comingBackMax = time.Second
+)
+
+// comingBackMS is half to one and a half times that long.
+func (g *Gateway) comingBackMS() uint32 {
+	base := min(max(g.now()-time.Duration(g.refusingSince.Load()), comingBackMin), comingBackMax)
+	return uint32((base/2 + rand.N(base)) / time.Millisecond)
 }
 
 // alternatives asks the node and keeps to what fits a frame.

@@ -40,6 +40,14 @@ func CalmTimings() Timings {
 	}
 }
 
+// DefaultTimings are those that a node has if it is told none.
+func DefaultTimings() Timings {
+	return Timings{
+		Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, Lease: 4 * time.Second, Margin: 250 * time.Millisecond,
+		Renew: 500 * time.Millisecond, Quiet: 10 * time.Second, Idle: 30 * time.Second,
+	}
+}
+
 // Options of a cluster. Zero values mean the default named.
 type Options struct {
 	Nodes   int      // default 3

@@ -96,7 +96,7 @@ func (n *Node) begin(t testing.TB, args ...string) {
 	}
 	ti := n.c.Timings
 	all := []string{
-		"node", "start", "--name", n.Name, "--data", n.data, "--dev", "--no-context", "--output", "json", "--log-level", "info",
+		"node", "start", "--name", n.Name, "--data", n.data, "--dev", "--no-context", "--output", "json", "--log-level", "info", "--log-format", "json",
 		"--mesh", n.mesh, "--advertise-mesh", n.Mesh(), "--client", n.ClientTCP, "--client-ws", n.ClientWS, "--admin", n.AdminAddr,
 		"--heartbeat", ti.Heartbeat.String(), "--election", ti.Election.String(), "--lease", ti.Lease.String(), "--margin", ti.Margin.String(),
 		"--renew", ti.Renew.String(), "--quiet", ti.Quiet.String(), "--idle", ti.Idle.String(), "--journal", n.c.journal(n.identity()),

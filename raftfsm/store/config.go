@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,10 @@ type Config struct {
 	// Layer carries Raft's streams; Dial is called with a node id's text form. Required. The store owns it from the call of
 	// Open on: Close closes it, and so does an Open that fails. A Dial must not outlast its time-out.
 	Layer raft.StreamLayer
+	// Await waits until there is a connection to a member over which Layer would dial it, and returns an error if there can
+	// be none, with ctx's end at the latest. It returns at once if there is one. Without it Raft itself tries a member that is
+	// away ever more seldom, in the end once in ten seconds, and learns as late that it is back. May be nil.
+	Await func(ctx context.Context, member wire.NodeID) error
 	// Logger is where Raft's and the store's own messages go. Nil drops them.
 	Logger *slog.Logger
 	// Fatal is told, once, of the failure after which this member must not go on; it should end the process. It is called

@@ -214,6 +214,10 @@ func (s *Store) checkTarget(to wire.NodeID) error {
 	}
 	for _, m := range members {
 		if m.Voter && m.ID != s.cfg.Local && (to == 0 || to == m.ID) {
+			// Raft's transfer would wait for entries to reach it, and a second one for the first (Issue 696).
+			if to == m.ID && !s.reachable(to) {
+				return fmt.Errorf("%w: %v cannot be reached", ErrNoTarget, to)
+			}
 			return nil
 		}
 	}

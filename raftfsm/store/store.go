@@ -31,9 +31,10 @@ type Store struct {
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
-	done   chan struct{}  // closed once Raft has ended: whoever still waits for it waits in vain
-	calls  sync.WaitGroup // what begin counted
-	loops  sync.WaitGroup // the store's own goroutines
+	past   context.Context // ended already: to ask without waiting
+	done   chan struct{}   // closed once Raft has ended: whoever still waits for it waits in vain
+	calls  sync.WaitGroup  // what begin counted
+	loops  sync.WaitGroup  // the store's own goroutines
 
 	leader   leaderState
 	transfer transferWatch
@@ -59,6 +60,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{cfg: cfg, done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	past, ended := context.WithCancel(context.Background())
+	ended()
+	s.past = past
 	s.leader.init()
 	defer func() {
 		if err != nil {
@@ -77,6 +81,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s.trans = newTransport(cfg)
+	s.trans.reach = s.reach
 	if err := s.startRaft(); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ type transport struct {
 	*raft.NetworkTransport
 	local raft.ServerAddress
 	conns *connTracker
+	reach func(peer raft.ServerAddress, term uint64) // fixed before Raft starts
 }
 
 var (
@@ -46,6 +47,14 @@ func newTransport(cfg Config) *transport {
 // the main loop may be appending as leader; both change term and state, and committed logs were seen to differ. Without a
 // handler heartbeats go through the main loop like every other request.
 func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// AppendEntries waits until the peer can be reached before it fails. Raft counts failures, waits between two attempts for up to
+// 10 ms · 2^10, and nothing shortens that: a member that was away for a minute would be without entries for another ten
+// seconds, and a cluster that needs its vote without a quorum.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.reach(target, args.Term)
+	return t.NetworkTransport.AppendEntries(id, target, args, resp)
+}
 
 // LocalAddr is the node's id: addresses in the configuration are ids, whatever the network address.
 func (t *transport) LocalAddr() raft.ServerAddress { return t.local }
