@@ -16,7 +16,8 @@ import (
 
 type clientConnectOptions struct {
 	loginOptions
-	count int
+	count  int
+	groups []string
 
 	mu sync.Mutex // orders what is printed: messages and states come from different goroutines
 }
@@ -26,12 +27,13 @@ func newClientConnectCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "connect --as CLIENT", Short: "Log in, stay connected and print messages until Ctrl-C",
 		Long: "Connect logs in and prints every message. It acknowledges those that ask for it once they are printed, and\n" +
-			"reconnects over all known addresses when its node goes away. With --output json it prints one object a\nline; \"event\" is connected, waiting, message or closed.",
+			"reconnects over all known addresses when its node goes away. With --output json it prints one object a\nline; \"event\" is connected, waiting, message, left or closed.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	o.flags(c)
 	c.Flags().IntVar(&o.count, "count", 0, "end after this many messages (0: never)")
+	c.Flags().StringSliceVar(&o.groups, "group", nil, "groups to be in, also after reconnecting")
 	_ = c.MarkFlagRequired("as") // the flag exists
 	return c
 }
@@ -44,6 +46,8 @@ type connectEvent struct {
 	Addr       string     `json:"addr,omitempty"`
 	LeftMS     int64      `json:"left_ms,omitempty"`
 	From       string     `json:"from,omitempty"`
+	Kind       string     `json:"kind,omitempty"`  // of a message to many
+	Group      string     `json:"group,omitempty"` // that it was sent to, or that the client is in no more
 	ID         string     `json:"id,omitempty"`
 	Payload    *string    `json:"payload,omitempty"`
 	PayloadB64 string     `json:"payload_b64,omitempty"` // instead of payload, if that is not UTF-8
@@ -65,6 +69,17 @@ func (o *clientConnectOptions) run(ctx context.Context) error {
 	cfg.OnState = func(s client.State) {
 		o.refused.note(s)
 		if err := o.showState(s); err != nil {
+			stop(err)
+		}
+	}
+	for _, g := range o.groups {
+		if err := checkGroup(g); err != nil {
+			return err
+		}
+	}
+	cfg.Groups = o.groups
+	cfg.OnLeft = func(group string, why *wire.Error) {
+		if err := o.showLeft(group, why); err != nil {
 			stop(err)
 		}
 	}
@@ -127,9 +142,16 @@ func (o *clientConnectOptions) showMessage(m client.Message) error {
 		if !utf8.Valid(m.Payload) {
 			text = "base64:" + base64.StdEncoding.EncodeToString(m.Payload)
 		}
-		return o.printf("%s: %s\n", printable(m.From), printable(text))
+		from := m.From
+		if m.Group != "" {
+			from = "[" + m.Group + "] " + from
+		}
+		return o.printf("%s: %s\n", printable(from), printable(text))
 	}
-	e := connectEvent{Event: "message", From: m.From, ID: m.ID.String(), Epoch: m.Epoch}
+	e := connectEvent{Event: "message", From: m.From, ID: m.ID.String(), Epoch: m.Epoch, Group: m.Group}
+	if m.Kind != wire.ToClient {
+		e.Kind = m.Kind.String()
+	}
 	if utf8.Valid(m.Payload) {
 		text := string(m.Payload)
 		e.Payload = &text
@@ -137,6 +159,15 @@ func (o *clientConnectOptions) showMessage(m client.Message) error {
 		e.PayloadB64 = base64.StdEncoding.EncodeToString(m.Payload)
 	}
 	return o.printLine(e)
+}
+
+func (o *clientConnectOptions) showLeft(group string, why *wire.Error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.asJSON() {
+		return o.printf("* no longer in %s (%s)\n", printable(group), printable(why.Error()))
+	}
+	return o.printLine(connectEvent{Event: "left", Group: group, Code: why.Code, Reason: why.Code.String(), Text: why.Text})
 }
 
 func (o *clientConnectOptions) showState(s client.State) error {

@@ -15,23 +15,54 @@ import (
 
 type clientSendOptions struct {
 	loginOptions
-	to, ack string
+	to, user, group, prefix string
+	all, others             bool
+	ack                     string
+}
+
+// address is what the flags say.
+func (o *clientSendOptions) address() (to client.Address, who string, err error) {
+	var kind wire.Kind
+	n := 0
+	pick := func(given bool, k wire.Kind, id string, a client.Address) {
+		if given {
+			n++
+			kind, who, to = k, id, a
+		}
+	}
+	pick(o.to != "", wire.ToClient, o.to, client.ToClient(o.to))
+	pick(o.user != "", wire.ToUser, o.user, client.ToUser(o.user))
+	pick(o.group != "", wire.ToGroup, o.group, client.ToGroup(o.group))
+	pick(o.prefix != "", wire.ToPrefix, o.prefix, client.ToPrefix(o.prefix))
+	pick(o.all, wire.ToAll, "", client.ToAll())
+	pick(o.others, wire.ToOthers, "", client.ToOthers())
+	if n != 1 {
+		return to, who, usage("", "--to is missing: name one of --to CLIENT, --user USER, --group GROUP, --prefix PREFIX, --all, --others")
+	}
+	if err := kind.ValidateTo(who); err != nil {
+		return to, who, usage("", "%w", err)
+	}
+	return to, who, nil
 }
 
 func newClientSendCmd(a *app) *cobra.Command {
 	o := &clientSendOptions{loginOptions: loginOptions{app: a}}
 	c := &cobra.Command{
-		Use: "send --to CLIENT TEXT|-", Short: "Log in, send one message and say how it ended",
+		Use: "send --to CLIENT TEXT|-", Short: "Log in, send one message to a client or to many, and say how it ended",
 		Long: "Send logs in, sends one message (\"-\": what it reads from its input) and prints the result, the owner of the\n" +
-			"recipient and the round trip. It exits with 0 if the message was delivered (with --ack none: taken), with 3 if\n" +
+			"recipient and the round trip; for many recipients (--user, --group, --prefix, --all, --others) how many were reached. It exits with 0 if the message was delivered (with --ack none: taken), with 3 if\n" +
 			"the recipient is offline, with 4 if the cluster is unavailable, and with 1 otherwise.",
 		Args: args(1, "TEXT"),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
 	o.flags(c)
-	c.Flags().StringVar(&o.to, "to", "", "client id of the recipient")
+	c.Flags().StringVar(&o.to, "to", "", "client id of the recipient, or of a user: then all devices")
+	c.Flags().StringVar(&o.user, "user", "", "all devices of this user")
+	c.Flags().StringVar(&o.group, "group", "", "all members of this group")
+	c.Flags().StringVar(&o.prefix, "prefix", "", "all clients whose ids begin with this")
+	c.Flags().BoolVar(&o.all, "all", false, "all clients")
+	c.Flags().BoolVar(&o.others, "others", false, "all clients but this one")
 	c.Flags().StringVar(&o.ack, "ack", "owner", "what to wait for: none, owner (written to the recipient's connection) or client (acknowledged by the recipient)")
-	_ = c.MarkFlagRequired("to")                                                                                                             // the flag exists
 	_ = c.RegisterFlagCompletionFunc("ack", cobra.FixedCompletions([]string{"none", "owner", "client"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	_ = c.RegisterFlagCompletionFunc("to", a.completeClients(1))                                                                             // the flag exists
 	return c
@@ -42,6 +73,7 @@ type sendOutput struct {
 	Result string    `json:"result"`
 	Code   wire.Code `json:"code"`
 	Owner  string    `json:"owner"`
+	Count  int       `json:"count"`
 	RTTUS  int64     `json:"rtt_us"`
 	ID     string    `json:"id"`
 	Text   string    `json:"text,omitempty"`
@@ -52,7 +84,8 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := clientID(o.tenant, o.to); err != nil {
+	to, who, err := o.address()
+	if err != nil {
 		return err
 	}
 	payload := []byte(text)
@@ -86,13 +119,13 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	// The message has its own time-out; the context is only a net below it.
 	sending, cancelSending := context.WithTimeout(ctx, o.timeout+time.Second)
 	defer cancelSending()
-	r, sendErr := c.Send(sending, o.to, payload, client.WithAck(ack), client.WithTimeout(o.timeout))
+	r, sendErr := c.SendTo(sending, to, payload, client.WithAck(ack), client.WithTimeout(o.timeout))
 	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelClose()
 	if err := c.Close(closing); err != nil && ack == wire.AckNone && sendErr == nil {
 		return fail("unknown", "ask for an answer with --ack owner", "the message may not have been written: %w", err)
 	}
-	return o.show(r, sendErr)
+	return o.show(r, sendErr, who)
 }
 
 // readInput reads the payload, up to the largest that any node takes.
@@ -108,7 +141,7 @@ func (o *clientSendOptions) readInput() ([]byte, error) {
 	return b, nil
 }
 
-func (o *clientSendOptions) show(r client.Result, err error) error {
+func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 	if w, ok := asWire(err); ok && (r.Code == wire.None || r.Code != w.Code) {
 		r.Code, r.Text = w.Code, w.Text
 	} else if err != nil && !ok {
@@ -118,13 +151,16 @@ func (o *clientSendOptions) show(r client.Result, err error) error {
 		r.Code = wire.Accepted
 	}
 	if o.asJSON() {
-		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.RTT.Microseconds(), r.ID.String(), r.Text}); err != nil {
+		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.Count, r.RTT.Microseconds(), r.ID.String(), r.Text}); err != nil {
 			return err
 		}
 	} else {
 		line := r.Code.String()
 		if r.Owner != "" {
 			line += "  owner " + r.Owner
+		}
+		if r.Count > 0 || o.to == "" && r.Code != wire.Accepted {
+			line += fmt.Sprintf("  %d reached", r.Count)
 		}
 		if r.RTT > 0 {
 			line += "  rtt " + short(r.RTT)
@@ -137,7 +173,10 @@ func (o *clientSendOptions) show(r client.Result, err error) error {
 	case wire.Delivered, wire.Accepted:
 		return nil
 	case wire.Offline:
-		return codeError(r.Code, o.to+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+o.to+"\"")
+		if o.to == "" {
+			return codeError(r.Code, "nobody is there to be reached", "")
+		}
+		return codeError(r.Code, who+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+who+"\"")
 	case wire.Unavailable, wire.NoQuorum:
 		return codeError(r.Code, r.Text, "nothing was decided: see \""+o.program()+" cluster status\" and try again")
 	case wire.Timeout, wire.Unknown:

@@ -161,7 +161,7 @@ func TestExitCodes(t *testing.T) {
 		{"route get", ExitError, "", "CLIENT is missing\nhint: usage: imctl route get CLIENT"},
 		{"route get bob carol", ExitError, "", `"carol" is too much`},
 		{"route get bob --consistency fast", ExitError, "", "want linearizable or local"},
-		{"rout get bob", ExitError, "", `unknown command "rout" for "imctl"` + "\nhint: did you mean \"imctl raft\" or \"imctl route\"?"},
+		{"rout get bob", ExitError, "", `unknown command "rout" for "imctl"` + "\nhint: did you mean \"imctl raft\" or \"imctl route\" or \"imctl group\"?"},
 		{"route gte bob", ExitError, "", `did you mean "imctl route get"?`},
 		{"frobnicate -o json", ExitError, "", `{"error":{"code":"usage","message":"unknown command \"frobnicate\" for \"imctl\"`},
 		{"route get bob --consistancy local", ExitError, "", "did you mean --consistency?"},

@@ -51,7 +51,7 @@ func (o *routeGetOptions) run(ctx context.Context, client string) error {
 		} else if err := o.print(r); err != nil {
 			return err
 		}
-		if r.Found {
+		if r.Found || len(r.Devices) > 0 {
 			return nil
 		}
 		return &failure{
@@ -74,6 +74,15 @@ func (o *routeGetOptions) print(r admin.Route) error {
 		f.add("known by", howKnown(r))
 		f.add("owner says", r.OwnerCheck)
 		if err := f.write(o.io.Out); err != nil {
+			return err
+		}
+	}
+	if len(r.Devices) > 0 {
+		t := newTable("DEVICE", "OWNER", "INC", "EPOCH", "SESSION")
+		for _, d := range r.Devices {
+			t.row(d.Client, d.Node, d.Incarnation, d.Epoch, d.Session)
+		}
+		if err := t.write(o.io.Out); err != nil {
 			return err
 		}
 	}

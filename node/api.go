@@ -409,6 +409,12 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 			return nil, err
 		}
 		result = r
+	case opGroupCounts, opGroupMembers, opGroupClose:
+		said, err := n.handleGroup(q.Op, q.Arg)
+		if err != nil {
+			return nil, err
+		}
+		result = said
 	case opView:
 		var c wire.ClientID
 		if err := json.Unmarshal(q.Arg, &c); err != nil {

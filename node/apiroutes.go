@@ -49,6 +49,14 @@ func (a api) Route(ctx context.Context, q admin.RouteQuery) (admin.Route, error)
 			out.OwnerCheck = n.ownerCheck(ctx, route)
 		}
 	}
+	if id := q.Client; id.User() == id.ID {
+		if out.Index > 0 && q.Consistency == admin.Linearizable {
+			if err := n.fsm.WaitApplied(ctx, out.Index); err != nil {
+				return out, err
+			}
+		}
+		out.Devices = a.deviceRows(n.fsm.Devices(id, nil))
+	}
 	if q.AllNodes {
 		out.Nodes = a.views(ctx, q.Client)
 	}
@@ -217,8 +225,12 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 		m.From = apiSender
 	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
-	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: apiInstance(m), Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload}
-	a.n.router.send(o, nil, &f, m.Timeout)
+	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: apiInstance(m), Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload, Kind: m.Kind}
+	if m.Kind.Cast() {
+		a.n.router.casts.send(o, &f, m.Timeout)
+	} else {
+		a.n.router.sendToUser(o, nil, &f, m.Timeout, nil)
+	}
 	r := apiResult{code: wire.Accepted}
 	if m.Ack != wire.AckNone {
 		select {
@@ -232,7 +244,7 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 		default:
 		}
 	}
-	return admin.SendResult{Result: r.code.String(), Code: r.code, Owner: r.owner, RTTUS: uint32(time.Since(started).Microseconds()), ID: m.ID.String()}, nil
+	return admin.SendResult{Result: r.code.String(), Code: r.code, Owner: r.owner, Count: r.count, RTTUS: uint32(time.Since(started).Microseconds()), ID: m.ID.String()}, nil
 }
 
 // apiSender is who a message is from when the caller of the API names nobody.
@@ -249,12 +261,21 @@ type apiOrigin struct{ done chan apiResult }
 type apiResult struct {
 	code  wire.Code
 	owner string
+	count uint32
 }
 
 // Result is called at most once for a message that wants an answer.
 func (o *apiOrigin) Result(_ uint64, code wire.Code, owner, _ string) {
 	select {
-	case o.done <- apiResult{code, owner}:
+	case o.done <- apiResult{code: code, owner: owner}:
+	default:
+	}
+}
+
+// Reached is Result for messages to many.
+func (o *apiOrigin) Reached(_ uint64, code wire.Code, count uint32, _ string) {
+	select {
+	case o.done <- apiResult{code: code, count: count}:
 	default:
 	}
 }

@@ -27,9 +27,15 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	if c.n.leaving.Load() { // after this the sessions that are there are closed for the last time
 		return gateway.Welcome{}, &wire.Error{Code: wire.Draining, Text: "this node leaves the cluster"}
 	}
-	s.SetAttachment(&attached{life: l, order: newTracker(), sender: wire.Sender(s.Client(), s.ID().Instance)})
+	a := &attached{life: l, order: newTracker(), sender: wire.Sender(s.Client(), s.ID().Instance)}
+	a.memberships.s = s
+	s.SetAttachment(a)
+	refused := c.joinAtLogin(ctx, s, a)
 	w, err := l.login(ctx, s, waiting)
 	c.n.metrics.registrations.Add(codeOf(err))
+	if err == nil {
+		refused()
+	}
 	if err == nil && c.n.drainIntent.Load() {
 		s.Goaway(wire.Draining, drainGrace) // it was let in before the drain began, and is told like those that were there
 	}
@@ -38,6 +44,7 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 
 func (c clients) Closed(s *gateway.Session) {
 	if a, ok := s.Attachment().(*attached); ok {
+		a.life.leaveTopics(&a.memberships)
 		a.life.closed(s)
 	}
 }
@@ -48,6 +55,9 @@ type attached struct {
 	order  *tracker
 	sender uint64 // the instance that its messages carry
 	m      wire.Forward
+
+	memberships memberships
+	devices     []raftfsm.Device // scratch
 }
 
 func (c clients) Send(s *gateway.Session, f *wire.Frame) {
@@ -56,11 +66,21 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 		timeout = defaultTimeout
 	}
 	a := s.Attachment().(*attached) // Login made it, and Send is called only after that
+	if f.Kind != wire.ToClient {
+		if why := c.n.maySend(s, f.Kind, f.To); why != nil {
+			c.n.router.report(s, f.ID, why.Code, "", why.Text)
+			return
+		}
+	}
 	// One Forward a session: this is the session's read goroutine, and nobody keeps it.
 	a.m = wire.Forward{
-		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload,
+		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload, Kind: f.Kind,
 	}
-	c.n.router.send(s, a.order, &a.m, timeout)
+	if f.Kind.Cast() {
+		c.n.router.casts.send(s, &a.m, timeout)
+	} else {
+		a.devices = c.n.router.sendToUser(s, a.order, &a.m, timeout, a.devices[:0])
+	}
 	a.m = wire.Forward{} // it shared memory with f
 }
 

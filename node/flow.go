@@ -193,7 +193,17 @@ func (f *flow) run(r *router) {
 			f.await(r)
 			continue
 		}
-		route, found, err := f.locate(r, to, batch, index, tried)
+		at, err := f.locate(r, to, batch, index, tried)
+		route, found := at.route, at.found
+		if err == nil && at.devices {
+			var devices []raftfsm.Device
+			if devices, err = r.lateDevices(to, at.index, latest(batch)); len(devices) > 0 {
+				for _, p := range batch {
+					r.turnToDevices(p, devices)
+				}
+				continue
+			}
+		}
 		switch {
 		case err != nil: // no quorum at the moment: the messages wait for it, or for their time-out
 			wait = f.pause(r, wait)
@@ -239,22 +249,25 @@ func (f *flow) await(r *router) {
 
 // locate looks the recipient up: in the local table if that is as new as the one of whoever refused and says something
 // else than what was tried; otherwise by a linearizable read.
-func (f *flow) locate(r *router, to wire.ClientID, batch []*pending, index uint64, tried wire.Epoch) (raftfsm.Route, bool, error) {
+func (f *flow) locate(r *router, to wire.ClientID, batch []*pending, index uint64, tried wire.Epoch) (located, error) {
 	if r.table.Applied() >= index {
 		if route, found := r.table.Lookup(to); found && route.Epoch != tried {
-			return route, true, nil
+			return located{route: route, found: true}, nil
 		} else if mutate.OfflineFromTable && !found {
-			return route, false, nil
+			return located{route: route}, nil
 		}
 	}
-	last := time.Duration(0)
+	ctx, cancel := context.WithTimeout(r.ctx, latest(batch)-now())
+	defer cancel()
+	return r.read(ctx, to)
+}
+
+// latest is the last deadline of a batch.
+func latest(batch []*pending) (last time.Duration) {
 	for _, p := range batch {
 		last = max(last, p.deadline)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, last-now())
-	defer cancel()
-	at, err := r.read(ctx, to)
-	return at.route, at.found, err
+	return last
 }
 
 // endPassed ends a message that came back too late.

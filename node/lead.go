@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -271,6 +272,8 @@ func (l *lead) handleRead(ctx context.Context, _ wire.NodeID, q *wire.ReadReques
 	for i, c := range q.Clients {
 		if r, ok := l.n.fsm.Lookup(c); ok {
 			reply.Owners[i] = wire.Owner{Node: r.Node, Incarnation: r.Incarnation, Epoch: r.Epoch, Session: r.Session}
+		} else if strings.IndexByte(c.ID, '/') < 0 && c.ID != "" {
+			reply.Owners[i].Devices = uint32(len(l.n.fsm.Devices(c, nil)))
 		}
 	}
 	return reply, nil

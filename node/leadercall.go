@@ -143,6 +143,8 @@ type located struct {
 	route raftfsm.Route
 	found bool
 	index uint64 // at which it was read
+
+	devices bool // not found, but devices of that user are
 }
 
 // read asks who owns these clients, as one question. The answers come from the leader's table: a follower learns of a
@@ -159,7 +161,7 @@ func (c *leaderCall) read(ctx context.Context, clients []wire.ClientID) ([]locat
 		}
 		for i, o := range reply.Owners {
 			out = append(out, located{
-				found: o.Node != 0, index: reply.Index,
+				found: o.Node != 0, index: reply.Index, devices: o.Devices > 0,
 				route: raftfsm.Route{Client: part[i], Node: o.Node, Incarnation: o.Incarnation, Session: o.Session, Epoch: o.Epoch},
 			})
 		}

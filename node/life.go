@@ -24,6 +24,7 @@ type life struct {
 	claims      *claims[session]
 	proposer    *proposer
 	vacated     vacated
+	topics      *topics
 	comparing   chan struct{}   // capacity 1: taken while the sessions are compared with the table
 	ctx         context.Context // ends with the incarnation
 	end         context.CancelCauseFunc
@@ -84,6 +85,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.ctx, l.end = context.WithCancelCause(ctx)
 	l.proposer.stats = &n.metrics.proposer
 	l.vacated.wake = make(chan struct{}, 1)
+	l.topics = newTopics(l.proposer.add, func() bool { return n.fsm.FeatureLevel() >= raftfsm.TopicFeatureLevel })
 	l.proposer.propose = n.leaderCall.propose
 	l.proposer.answered = l.answered
 	n.journal.write(journalLine{Event: "up", Incarnation: l.incarnation})
@@ -95,6 +97,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.wg.Go(func() { l.renew() })
 	l.wg.Go(func() { l.watchEnd() })
 	l.wg.Go(func() { l.vacate() })
+	l.wg.Go(func() { l.topics.run(l.ctx) })
 	l.wg.Go(func() { l.keepInStep() })
 	<-l.ctx.Done()
 	why := context.Cause(l.ctx)
@@ -205,6 +208,10 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 	var told []telling
 	for i := range ops {
 		op, res := &ops[i], r.Ops[i]
+		if op.told != nil { // before what may open: a session that logs in with its groups is in them
+			op.told(res, nil)
+			continue
+		}
 		if op.Kind != raftfsm.Register {
 			continue
 		}
@@ -306,7 +313,9 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 			return gateway.Welcome{}, &wire.Error{Code: wire.Superseded, Text: "a later attempt of the same client is logged in"}
 		case raftfsm.OpRejected:
 			return gateway.Welcome{}, &wire.Error{Code: wire.AlreadyOnline, Text: "this client id is online elsewhere and the cluster rejects a second login"}
-		case raftfsm.OpHeld:
+		case raftfsm.OpOverloaded:
+			return gateway.Welcome{}, wire.Errorf(wire.Refused, "this user has %d devices online already", raftfsm.MaxDevices)
+		case raftfsm.OpHeld, raftfsm.OpClassHeld:
 			if err := taking.from(a.HolderSession); err != nil {
 				return gateway.Welcome{}, err
 			}

@@ -116,6 +116,13 @@ func (n *Node) openMetrics() (err error) {
 			}
 			return float64(up)
 		},
+		Topics:        func() float64 { return float64(n.topicStats().topics) },
+		Memberships:   func() float64 { return float64(n.topicStats().members) },
+		FanoutBytes:   func() float64 { return float64(n.router.casts.fan.queued()) },
+		FanoutArrived: func() float64 { return float64(n.router.casts.fan.arrived.Load()) },
+		FanoutReached: func() float64 { return float64(n.router.casts.fan.reached.Load()) },
+		FanoutRefused: func() float64 { return float64(n.router.casts.fan.refused.Load()) },
+
 		RaftState:   func() string { return raftState(n.store.Stats().State) },
 		Term:        func() float64 { return float64(n.store.Term()) },
 		CommitIndex: func() float64 { return float64(n.store.CommitIndex()) },

@@ -117,6 +117,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		pendings: newPendings(n.cfg.PendingMax), flows: flows{by: map[flowKey]*flow{}}, ctx: n.ctx,
 	}
 	n.router.local.r = n.router
+	n.openCasts()
 	if n.mesh, err = mesh.New(mesh.Config{
 		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),

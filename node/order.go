@@ -22,6 +22,7 @@ type track struct {
 	epoch wire.Epoch
 	way   way
 	ctx   lane.Context // what its messages have in common on the lane
+	alone uint64       // one more than what was applied when this user was seen to have no devices
 }
 
 func (tr *track) context() *lane.Context {

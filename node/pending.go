@@ -24,6 +24,7 @@ type pending struct {
 	deadline time.Duration
 	bytes    int
 	back     givenBack // fixed before it enters a flow
+	sink     sink      // not nil: who hears of its end in place of origin and flow; m is then no message
 
 	flow atomic.Pointer[flow]         // set once, when it meets trouble
 	open atomic.Pointer[atomic.Int64] // counts it while it is on the fast path, see tracker
@@ -39,6 +40,12 @@ type pending struct {
 	inc        wire.Incarnation
 	slot       int
 	prev, next *pending
+}
+
+// sink hears the end of a part of a message to many: the answer of one node, or what became of it without one. It is called
+// once, with no lock held. count is what the node said with it.
+type sink interface {
+	settled(r *router, p *pending, code wire.Code, count uint64)
 }
 
 // leaveFast: p is no longer on the fast path: over, or in a flow, which keeps the order from now on.

@@ -19,6 +19,8 @@ type operation struct {
 	raftfsm.Op
 	session session     // of a Register
 	answer  chan answer // of a Register: capacity 1; answered exactly once
+
+	told func(raftfsm.OpResult, error) // of a Join or Leave: called exactly once, must not block
 }
 
 // answer of the state machine to one operation, or why there is none.
@@ -54,8 +56,8 @@ func newProposer(node wire.NodeID, inc wire.Incarnation) *proposer {
 	return &proposer{node: node, incarnation: inc, wake: make(chan struct{}, 1)}
 }
 
-// add queues an operation. The queue holds at most one operation per open or opening session, so the gateway's limit on
-// sessions bounds it. After the end of the incarnation the operation is answered at once.
+// add queues an operation. The queue holds at most one operation per open or opening session and one per topic, so the limits
+// on sessions and memberships bound it. After the end of the incarnation the operation is answered at once.
 func (p *proposer) add(op operation) {
 	p.mu.Lock()
 	if p.ended != nil {
@@ -75,6 +77,9 @@ func (p *proposer) add(op operation) {
 func (op *operation) fail(err error) {
 	if op.answer != nil {
 		op.answer <- answer{err: err}
+	}
+	if op.told != nil {
+		op.told(raftfsm.OpResult{}, err)
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 type table interface {
 	Lookup(wire.ClientID) (raftfsm.Route, bool)
 	Applied() uint64
+	WaitApplied(ctx context.Context, index uint64) error
+	Devices(user wire.ClientID, buf []raftfsm.Device) []raftfsm.Device
 	Incarnation(wire.NodeID) (inc wire.Incarnation, live bool)
 }
 
@@ -46,6 +48,7 @@ type router struct {
 	nameOf func(wire.NodeID) string
 	nacked func(wire.Code)
 
+	casts    *casts
 	pendings *pendings
 	flows    flows
 	passed   passed
@@ -211,6 +214,10 @@ func (r *router) finish(ref uint64, code wire.Code, owner wire.NodeID, text stri
 
 // ended tells the sender of p, which is out of the pendings, and its flow.
 func (r *router) ended(p *pending, code wire.Code, owner wire.NodeID, text string) {
+	if p.sink != nil {
+		p.sink.settled(r, p, code, 0)
+		return
+	}
 	if p.ack != wire.AckNone || code != wire.Delivered {
 		name := ""
 		if owner != 0 {
@@ -247,11 +254,21 @@ func (r *router) outcome(ref uint64, code wire.Code, owner wire.NodeID, index ui
 		}
 	}
 	if code != wire.NotOwner && code != wire.NotReady {
-		r.finish(ref, code, owner, "")
+		switch p := r.pendings.take(ref); {
+		case p == nil:
+		case p.sink != nil:
+			p.sink.settled(r, p, code, index)
+		default:
+			r.ended(p, code, owner, "")
+		}
 		return
 	}
 	r.pendings.refused(ref, owner)
 	if p := r.pendings.get(ref); p != nil {
+		if p.sink != nil { // a message to many is not sent again
+			r.finish(ref, code, owner, "")
+			return
+		}
 		r.flows.add(r, p, index, p.behind())
 	}
 }
@@ -294,6 +311,16 @@ func (l *inbound) Receipt(ref uint64, code wire.Code) {
 
 // Message takes a message of a peer for a session here.
 func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code, uint64) {
+	if m.Kind != wire.ToClient {
+		code := wire.BadRequest
+		if m.Kind.Cast() {
+			code = r.casts.message(l, m)
+		}
+		if code != 0 {
+			r.nacked(code)
+		}
+		return code, 0
+	}
 	in, ok := l.Kept.(*inbound)
 	if !ok {
 		in = &inbound{r: r, lane: l}
@@ -329,6 +356,12 @@ func (r *router) Status(l *lane.Session, st wire.Status, m *wire.Forward) {
 // refusedOneWay looks again for a message without acknowledgement that the owner refused or never took.
 func (r *router) refusedOneWay(m *wire.Forward, code wire.Code, index uint64, doubt bool, back givenBack) {
 	o := r.senderOf(m)
+	if m.Kind != wire.ToClient {
+		if code != wire.NotOwner && code != wire.NotReady {
+			r.report(o, m.Counter, code, "", "")
+		}
+		return
+	}
 	if code != wire.NotOwner && code != wire.NotReady {
 		r.report(o, m.Counter, code, "", "")
 		return
@@ -351,7 +384,7 @@ func (r *router) senderOf(m *wire.Forward) origin {
 	}
 	from := wire.ClientID{Tenant: m.Tenant, ID: m.From}
 	s, ok := l.claims.current(from)
-	if !ok || wire.Sender(from, s.ID().Instance) != m.Instance {
+	if !ok || wire.CastSender(wire.Sender(from, s.ID().Instance), m.Kind, m.To) != m.Instance {
 		return nil
 	}
 	return s
@@ -407,6 +440,10 @@ func (r *router) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			r.flows.close()
+			if r.casts != nil {
+				r.casts.close()
+				r.casts.fan.close()
+			}
 			for _, p := range r.pendings.all() {
 				r.finish(p.ref, wire.Unknown, 0, stopping)
 			}

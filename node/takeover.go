@@ -19,7 +19,11 @@ const revokeTry = time.Second
 // fence returns once held's incarnation does not deliver to s's client under that epoch any more: its node said so, or
 // the incarnation ended in the table. waiting is called if that is not at once.
 func (n *Node) fence(ctx context.Context, s session, held raftfsm.OpResult, waiting func(time.Duration)) error {
-	err := n.revoke(ctx, wire.RevokeRequest{Client: s.Client(), Incarnation: held.Incarnation, Epoch: held.Epoch, By: s.ID()}, held.Node, waiting)
+	client := s.Client()
+	if held.HolderClient != (wire.ClientID{}) { // another device of the same class
+		client = held.HolderClient
+	}
+	err := n.revoke(ctx, wire.RevokeRequest{Client: client, Incarnation: held.Incarnation, Epoch: held.Epoch, By: s.ID()}, held.Node, waiting)
 	if err != nil && ctx.Err() != nil {
 		return &wire.Error{Code: wire.LoginTimeout, Text: "the node that holds this client could not be reached, and its lease did not run out in time"}
 	}

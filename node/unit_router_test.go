@@ -111,6 +111,20 @@ func (g *routerRig) Applied() uint64 {
 	return g.applied
 }
 
+func (g *routerRig) WaitApplied(context.Context, uint64) error { return nil }
+
+// Devices makes devices of the routes whose ids begin with user/.
+func (g *routerRig) Devices(user wire.ClientID, buf []raftfsm.Device) []raftfsm.Device {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, r := range g.routes {
+		if id == user.ID || strings.HasPrefix(id, user.ID+"/") {
+			buf = append(buf, raftfsm.Device{ID: strings.TrimPrefix(id, user.ID), Route: r})
+		}
+	}
+	return buf
+}
+
 func (g *routerRig) Incarnation(id wire.NodeID) (wire.Incarnation, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -26,12 +26,23 @@ func (t *Table) batch(h host, index uint64, c *Command) Result {
 	listening := h.listening()
 	for i := range c.Ops {
 		op := &c.Ops[i]
+		if op.Kind.ofTopic() {
+			n := topicStripe(op.Topic)
+			h.lock(n)
+			r.Ops[i] = t.topicOp(m.owner, op)
+			h.unlock(n)
+			continue
+		}
 		k := makeKey(op.Client)
 		n := stripeOf(k.h)
 		h.lock(n)
+		cleared, wasCleared := t.clearFenced(&t.stripes[n], k, op)
 		res, before := t.op(&t.stripes[n], k, m.owner, op)
 		h.unlock(n)
 		r.Ops[i] = res
+		if wasCleared && listening {
+			h.emit(Event{Kind: RouteGone, Index: index, Route: cleared})
+		}
 		if listening && res.Code == OpOK {
 			if op.Kind == Register {
 				h.emit(routeEvent(RouteSet, index, op.Client, t.owners.list[m.owner], rowValue{m.owner, op.Session, res.Epoch}))
@@ -77,6 +88,9 @@ func (t *Table) op(s *stripe, k key, ord uint32, op *Op) (OpResult, rowValue) {
 			return t.blocked(OpHeld, row), row
 		}
 	}
+	if res := t.crowded(s, k, live); res.Code != 0 {
+		return res, row
+	}
 	t.Epochs++
 	v := rowValue{ord, op.Session, wire.MakeEpoch(t.Generation, t.Epochs)}
 	if found {
@@ -107,6 +121,11 @@ func digestOps(ops []Op) uint64 {
 		d.number(op.Session.Attempt)
 		d.number(uint64(op.Fenced))
 		d.number(uint64(op.Epoch))
+		if op.Kind.ofTopic() {
+			d.number(uint64(op.Topic.Kind))
+			d.text(op.Topic.Tenant)
+			d.text(op.Topic.Name)
+		}
 	}
 	return d.sum()
 }

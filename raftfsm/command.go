@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"unicode/utf8"
 
 	"imroute/mesh/wire"
@@ -14,7 +15,7 @@ import (
 type Kind uint8
 
 const (
-	KindInit         Kind = 1  // ClusterID, CACert, Settings
+	KindInit         Kind = 1  // ClusterID, CACert, Settings, [Level]: 0 is BaseFeatureLevel
 	KindNoop         Kind = 2  // [Mark]: its index is what counts
 	KindNodeJoin     Kind = 3  // Node, Name, Addrs, Version, [Role]
 	KindNodeUp       Kind = 4  // Node, Boot, Addrs, Version
@@ -78,6 +79,8 @@ type OpKind uint8
 const (
 	Register   OpKind = 1 // Client, Session, [Fenced]
 	Unregister OpKind = 2 // Client, Epoch
+	Join       OpKind = 3 // Topic: this incarnation has a member of it
+	Leave      OpKind = 4 // Topic: it has none any more
 )
 
 func (k OpKind) String() string {
@@ -86,17 +89,26 @@ func (k OpKind) String() string {
 		return "register"
 	case Unregister:
 		return "unregister"
+	case Join:
+		return "join"
+	case Leave:
+		return "leave"
 	}
 	return fmt.Sprintf("op_kind_%d", uint8(k))
 }
 
-// Op is one registration or its end.
+// ofTopic says whether an op of this kind has a topic instead of a client.
+func (k OpKind) ofTopic() bool { return k == Join || k == Leave }
+
+// Op is one registration or its end, or the first member of a topic or the end of its last one on the proposing node. Join and
+// Leave may be repeated: what is so already stays so.
 type Op struct {
 	Kind    OpKind         `cbor:"1,keyasint"`
-	Client  wire.ClientID  `cbor:"2,keyasint"`
+	Client  wire.ClientID  `cbor:"2,keyasint,omitzero"`
 	Session wire.SessionID `cbor:"3,keyasint,omitzero"`
 	Fenced  wire.Epoch     `cbor:"4,keyasint,omitempty"` // an epoch whose holder no longer delivers; 0 for none
 	Epoch   wire.Epoch     `cbor:"5,keyasint,omitempty"`
+	Topic   wire.Topic     `cbor:"6,keyasint,omitzero"`
 }
 
 // Limits of a command.
@@ -116,8 +128,9 @@ const (
 
 // Feature levels: what a new version writes must be readable by all, so nothing above the agreed level is proposed.
 const (
-	BaseFeatureLevel uint32 = 1 // agreed from the start
-	MaxFeatureLevel  uint32 = 1 // the highest this program can read
+	BaseFeatureLevel  uint32 = 1 // agreed from the start, unless Init says more
+	TopicFeatureLevel uint32 = 2 // Join and Leave, Settings.OnePerClass, MaxDevices
+	MaxFeatureLevel   uint32 = 2 // the highest this program can read
 )
 
 // Errors of Decode and Check. ErrTooNew means that this program is too old for what the cluster agreed on.
@@ -139,7 +152,20 @@ func commandCRC(b []byte) uint32 {
 }
 
 // needs is the feature level without which c cannot be read.
-func (c *Command) needs() uint32 { return BaseFeatureLevel }
+func (c *Command) needs() uint32 {
+	switch {
+	case c.Kind == KindInit && c.Level > BaseFeatureLevel:
+		return min(c.Level, math.MaxUint16)
+	case c.Settings.OnePerClass:
+		return TopicFeatureLevel
+	}
+	for i := range c.Ops {
+		if c.Ops[i].Kind.ofTopic() {
+			return TopicFeatureLevel
+		}
+	}
+	return BaseFeatureLevel
+}
 
 // Encode makes the form that goes into the log.
 func Encode(c *Command) ([]byte, error) {
@@ -194,7 +220,7 @@ func (c *Command) readable(known uint32) error {
 	if !c.Kind.known() {
 		return fmt.Errorf("%w: kind %d", ErrTooNew, c.Kind)
 	}
-	if c.Kind == KindFeatureLevel && c.Level > known {
+	if (c.Kind == KindFeatureLevel || c.Kind == KindInit) && c.Level > known {
 		return fmt.Errorf("%w: the cluster agreed on feature level %d, this program knows %d", ErrTooNew, c.Level, known)
 	}
 	if c.Role > RoleNonVoter {
@@ -204,8 +230,12 @@ func (c *Command) readable(known uint32) error {
 		return fmt.Errorf("%w: duplicate policy %d", ErrTooNew, c.Settings.Duplicate)
 	}
 	for i := range c.Ops {
-		if k := c.Ops[i].Kind; k != Register && k != Unregister {
-			return fmt.Errorf("%w: op kind %d", ErrTooNew, k)
+		op := &c.Ops[i]
+		if op.Kind < Register || op.Kind > Leave {
+			return fmt.Errorf("%w: op kind %d", ErrTooNew, op.Kind)
+		}
+		if op.Topic.Kind > wire.TopicService {
+			return fmt.Errorf("%w: topic kind %d", ErrTooNew, op.Topic.Kind)
 		}
 	}
 	return nil
@@ -219,14 +249,22 @@ func (c *Command) check(featureLevel, known uint32) error {
 	if err := c.readable(known); err != nil {
 		return err
 	}
+	if c.Kind == KindInit { // it is where the level is agreed on
+		featureLevel = max(featureLevel, c.Level)
+	}
 	if c.needs() > featureLevel {
-		return fmt.Errorf("%s command needs feature level %d, the cluster agreed on %d", c.Kind, c.needs(), featureLevel)
+		return fmt.Errorf("%s command needs feature level %d, the cluster agreed on %d: once all nodes run this version, `imctl cluster upgrade` raises it",
+			c.Kind, c.needs(), featureLevel)
 	}
 	if err := c.checkFields(); err != nil {
 		return fmt.Errorf("%s command: %w", c.Kind, err)
 	}
 	for i := range c.Ops {
-		if err := c.Ops[i].Client.Validate(); err != nil {
+		err := c.Ops[i].Client.Validate
+		if c.Ops[i].Kind.ofTopic() {
+			err = c.Ops[i].Topic.Validate
+		}
+		if err := err(); err != nil {
 			return fmt.Errorf("batch: op %d: %w", i, err)
 		}
 	}
@@ -248,6 +286,9 @@ func (c *Command) checkFields() error {
 		}
 		if len(c.CACert) > maxCACert {
 			return fmt.Errorf("CA certificates of %d bytes: at most %d", len(c.CACert), maxCACert)
+		}
+		if c.Settings.OnePerClass && c.Level < TopicFeatureLevel {
+			return fmt.Errorf("one session per device class needs feature level %d", TopicFeatureLevel)
 		}
 		return c.Settings.check()
 	case KindNodeJoin:
@@ -303,6 +344,17 @@ func (c *Command) checkBatch() error {
 	}
 	for i := range c.Ops {
 		op := &c.Ops[i]
+		if op.Kind.ofTopic() {
+			if op.Client != (wire.ClientID{}) || !op.Topic.Kind.Known() || len(op.Topic.Name) == 0 || len(op.Topic.Name) > wire.MaxTopicName ||
+				len(op.Topic.Tenant) > wire.MaxTenant {
+				return fmt.Errorf("op %d: %s of a name of %d and a tenant of %d bytes: want 1 to %d and at most %d, and no client",
+					i, op.Kind, len(op.Topic.Name), len(op.Topic.Tenant), wire.MaxTopicName, wire.MaxTenant)
+			}
+			continue
+		}
+		if op.Topic != (wire.Topic{}) {
+			return fmt.Errorf("op %d: %s has no topic", i, op.Kind)
+		}
 		if len(op.Client.ID) == 0 || len(op.Client.ID) > wire.MaxClientID || len(op.Client.Tenant) > wire.MaxTenant {
 			return fmt.Errorf("op %d: client id of %d and tenant of %d bytes: want 1 to %d and at most %d",
 				i, len(op.Client.ID), len(op.Client.Tenant), wire.MaxClientID, wire.MaxTenant)

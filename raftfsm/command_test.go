@@ -24,6 +24,13 @@ func sampleCommands() []*Command {
 			{Kind: Unregister, Client: wire.ClientID{ID: "u"}, Epoch: 8},
 		}},
 		{Kind: KindTokenCreate, ID: "k", Hash: []byte{1}, ExpiresUnix: 5},
+		{Kind: KindBatch, Node: 1, Incarnation: 1, Seq: 1, Ops: []Op{
+			{Kind: Join, Topic: wire.Topic{Tenant: "t", Kind: wire.TopicGroup, Name: "g/1"}},
+			{Kind: Leave, Topic: wire.Topic{Kind: wire.TopicService, Name: "s"}},
+			{Kind: Unregister, Client: wire.ClientID{ID: "u"}, Epoch: 8},
+		}},
+		{Kind: KindInit, ClusterID: 1, Level: 2, Settings: Settings{OnePerClass: true}},
+		{Kind: KindSetSettings, Settings: Settings{OnePerClass: true, Voters: 3}},
 		{Kind: KindTokenRevoke, ID: "k"},
 		{Kind: KindSetSettings, Settings: Settings{Voters: 3}},
 		{Kind: KindFeatureLevel, Level: 1},
@@ -41,8 +48,17 @@ func TestCommandRoundTrip(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c) {
 			t.Fatalf("%+v became %+v, %v", c, got, err)
 		}
-		if err := got.Check(BaseFeatureLevel); err != nil {
-			t.Fatal(err)
+		level, want := uint32(b[1])<<8|uint32(b[2]), got.needs()
+		if err := got.Check(level); err != nil || level != want {
+			t.Fatalf("level %d, needs %d: %v", level, want, err)
+		}
+		if _, err := decode(b, level-1); !errors.Is(err, ErrTooNew) {
+			t.Fatalf("%s of level %d, read by a program that knows less: %v", c.Kind, level, err)
+		}
+		if c.Kind != KindInit && level > BaseFeatureLevel {
+			if err := got.Check(level - 1); err == nil || !strings.Contains(err.Error(), "cluster upgrade") {
+				t.Fatalf("%s of level %d below it: %v", c.Kind, level, err)
+			}
 		}
 		for i := range b {
 			for bit := range 8 {
@@ -72,7 +88,9 @@ func TestDecodeTooNew(t *testing.T) {
 		{Kind: 200},
 		{Kind: KindFeatureLevel, Level: MaxFeatureLevel + 1},
 		{Kind: KindSetSettings, Settings: Settings{Duplicate: 9}},
+		{Kind: KindInit, ClusterID: 1, Level: MaxFeatureLevel + 1},
 		{Kind: KindBatch, Node: 1, Incarnation: 1, Seq: 1, Ops: []Op{{Kind: 9, Client: wire.ClientID{ID: "a"}}}},
+		{Kind: KindBatch, Node: 1, Incarnation: 1, Seq: 1, Ops: []Op{{Kind: Join, Topic: wire.Topic{Kind: 3, Name: "a"}}}},
 	} {
 		b, err := Encode(c)
 		if err != nil {
@@ -107,12 +125,21 @@ func TestCheck(t *testing.T) {
 		{batch(func(c *Command) { c.Ops = make([]Op, MaxOps+1) }), ""},
 		{batch(func(c *Command) { c.Ops[0].Client.ID = "a*" }), "'*'"},
 		{batch(func(c *Command) { c.Ops[0].Client.ID = strings.Repeat("x", 256) }), "256"},
+		{batch(func(c *Command) { c.Ops[0].Topic = wire.Topic{Kind: wire.TopicGroup, Name: "g"} }), "no topic"},
+		{batch(func(c *Command) { c.Ops[0].Kind = Join }), "no client"},
+		{batch(func(c *Command) { c.Ops[0] = Op{Kind: Leave, Topic: wire.Topic{Name: "g"}} }), "want 1 to 255"},
+		{batch(func(c *Command) { c.Ops[0] = Op{Kind: Join, Topic: wire.Topic{Kind: wire.TopicGroup}} }), "want 1 to 255"},
+		{batch(func(c *Command) {
+			c.Ops[0] = Op{Kind: Join, Topic: wire.Topic{Kind: wire.TopicGroup, Name: strings.Repeat("x", 256)}}
+		}), "256"},
+		{batch(func(c *Command) { c.Ops[0] = Op{Kind: Join, Topic: wire.Topic{Kind: wire.TopicGroup, Name: "a*"}} }), "'*'"},
+		{&Command{Kind: KindInit, ClusterID: 1, Settings: Settings{OnePerClass: true}}, "feature level"},
 		{&Command{Kind: KindTokenCreate, ID: "k"}, "hash"},
 		{&Command{Kind: KindTokenRevoke}, "token id"},
 		{&Command{Kind: KindFeatureLevel}, "feature level"},
 		{&Command{Kind: KindRecover}, "generation"},
 	} {
-		if err := c.c.Check(BaseFeatureLevel); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := c.c.Check(MaxFeatureLevel); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want something about %q", c.c, err, c.want)
 		}
 		// The table stays whole whatever a faulty leader proposes.
@@ -163,10 +190,13 @@ func FuzzDecode(f *testing.F) {
 				continue
 			}
 			_ = c.Check(BaseFeatureLevel)
-			d := cluster(1) // whatever can be read can be applied
-			d.do(c)
-			if err := invariants(d.t); err != nil {
-				t.Fatal(err)
+			for _, level := range []uint32{BaseFeatureLevel, MaxFeatureLevel} {
+				d := cluster(1) // whatever can be read can be applied
+				d.do(&Command{Kind: KindFeatureLevel, Level: level})
+				d.do(c)
+				if err := invariants(d.t); err != nil {
+					t.Fatal(err)
+				}
 			}
 			again, err := Encode(c)
 			if err != nil {

@@ -1,5 +1,5 @@
 // Package raftfsm is what the cluster agrees on: who its members are, which of their incarnations is alive, and which of
-// them owns each client.
+// them owns each client, and which of them have members of each group and service.
 //
 // [Table] is the pure core. It has no lock, no clock, no I/O and no randomness: fed the same log it gives the same answers
 // and the same logical hash on every node, also where one of them started from a snapshot. [FSM] is the thin adapter that
@@ -21,6 +21,9 @@
 // page. All devices of one user have the same hash; a user with more of them than a page should hold gets a directory of his
 // own, hashed by the whole id. A row names its owner by an ordinal into a side table of (node, incarnation, live), which is
 // why an incarnation ends in O(1).
+//
+// Topics (groups and services) lie in pages of their own. A row is a topic and a set of bits, one for each owner's ordinal, so that
+// a topic costs the same whether one node holds it or two hundred do.
 //
 // [Table.Grab] copies the directories and leaves the pages shared; from then on whoever writes a shared page copies it first.
 // Snapshots, listings and the logical hash all read such a grab, without a lock.

@@ -81,10 +81,10 @@ func TestFSMReads(t *testing.T) {
 		t.Fatalf("%+v %v", r, ok)
 	}
 	var ids []string
-	for _, r := range f.Devices("", "u") {
+	for _, r := range f.Devices(wire.ClientID{ID: "u"}, nil) {
 		ids = append(ids, r.Client.ID)
 	}
-	if !slices.Equal(ids, []string{"u", "u/1", "u/2"}) || len(f.Devices("t", "u")) != 0 {
+	if !slices.Equal(ids, []string{"u", "u/1", "u/2"}) || len(f.Devices(wire.ClientID{Tenant: "t", ID: "u"}, nil)) != 0 {
 		t.Fatal(ids)
 	}
 	if list := f.Nodes(); len(list) != 2 || list[0].Name != "n1" || list[1].Name != "n2" {
@@ -415,7 +415,7 @@ func TestReadersWhileApplying(t *testing.T) {
 		}
 	})
 	reader(500, func() {
-		for _, r := range d.f.Devices("", "fleet") {
+		for _, r := range d.f.Devices(wire.ClientID{ID: "fleet"}, nil) {
 			if !strings.HasPrefix(r.Client.ID, "fleet/") {
 				t.Errorf("%+v", r)
 			}

@@ -3,6 +3,7 @@ package raftfsm
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"imroute/mesh/wire"
 )
@@ -19,6 +20,13 @@ type model struct {
 	removed  map[wire.NodeID]bool
 	tokens   map[string]Token
 	routes   map[wire.ClientID]Route
+	topics   map[modelHolding]bool
+	most     int // live holdings
+}
+
+type modelHolding struct {
+	topic wire.Topic
+	Holder
 }
 
 type modelNode struct {
@@ -32,6 +40,7 @@ func newModel() *model {
 	return &model{
 		level: 1, settings: Settings{Voters: 3}, nodes: map[wire.NodeID]*modelNode{}, removed: map[wire.NodeID]bool{},
 		tokens: map[string]Token{}, routes: map[wire.ClientID]Route{},
+		topics: map[modelHolding]bool{}, most: MaxHoldings,
 	}
 }
 
@@ -52,6 +61,36 @@ func (m *model) all() map[wire.ClientID]Route {
 	out := maps.Clone(m.routes)
 	maps.DeleteFunc(out, func(_ wire.ClientID, r Route) bool { return !m.live(r) })
 	return out
+}
+
+// holdings are the live ones.
+func (m *model) holdings() map[modelHolding]bool {
+	out := maps.Clone(m.topics)
+	maps.DeleteFunc(out, func(h modelHolding, _ bool) bool { return !m.live(Route{Node: h.Node, Incarnation: h.Incarnation}) })
+	return out
+}
+
+func (m *model) holders(topic wire.Topic) []Holder {
+	var list []Holder
+	for h := range m.holdings() {
+		if h.topic == topic {
+			list = append(list, h.Holder)
+		}
+	}
+	slices.SortFunc(list, func(a, b Holder) int { return int(a.Node) - int(b.Node) })
+	return list
+}
+
+// user is everybody of a user who is live, by client id.
+func (m *model) user(tenant, user string) []Route {
+	var list []Route
+	for c, r := range m.all() {
+		if c.Tenant == tenant && (c.ID == user || strings.HasPrefix(c.ID, user+"/")) {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b Route) int { return strings.Compare(a.Client.ID, b.Client.ID) })
+	return list
 }
 
 func (m *model) named(name string) *modelNode {
@@ -79,6 +118,9 @@ func (m *model) do(index, term uint64, c *Command) Result {
 	if m.cluster == 0 && c.Kind != KindInit {
 		return no
 	}
+	if m.level < 2 && c.Kind != KindInit && (c.Settings.OnePerClass || slices.ContainsFunc(c.Ops, func(op Op) bool { return op.Kind == Join || op.Kind == Leave })) {
+		return Result{Code: wire.BadRequest}
+	}
 	n := m.nodes[c.Node]
 	switch c.Kind {
 	case KindNodeUp, KindNodeExpire, KindNodeDown, KindNodeDrain, KindNodeRole, KindBatch:
@@ -99,6 +141,7 @@ func (m *model) do(index, term uint64, c *Command) Result {
 		}
 		if m.cluster == 0 {
 			m.cluster, m.settings = c.ClusterID, c.Settings
+			m.level = max(m.level, c.Level)
 			if m.settings.Voters == 0 {
 				m.settings.Voters = 3
 			}
@@ -195,6 +238,11 @@ func (m *model) do(index, term uint64, c *Command) Result {
 		if m.settings.Voters == 0 {
 			m.settings.Voters = 3
 		}
+	case KindFeatureLevel:
+		if c.Level < m.level {
+			return no
+		}
+		m.level = c.Level
 	case KindRecover:
 		if c.Generation <= m.gen {
 			return no
@@ -207,13 +255,47 @@ func (m *model) do(index, term uint64, c *Command) Result {
 	return ok
 }
 
+func modelClass(id string) string {
+	i := strings.Index(id, "/")
+	if i < 0 {
+		return ""
+	}
+	id += ":"
+	return id[:i+1+strings.Index(id[i+1:], ":")]
+}
+
 func (m *model) op(n *modelNode, op Op) OpResult {
+	switch op.Kind {
+	case Join:
+		h := modelHolding{op.Topic, Holder{n.ID, n.Incarnation}}
+		if !m.topics[h] && len(m.holdings()) >= m.most {
+			return OpResult{Code: OpOverloaded}
+		}
+		m.topics[h] = true
+		return OpResult{Code: OpOK}
+	case Leave:
+		delete(m.topics, modelHolding{op.Topic, Holder{n.ID, n.Incarnation}})
+		return OpResult{Code: OpOK}
+	}
+	var others []Route // of the same class, by epoch
+	if class := modelClass(op.Client.ID); class != "" && m.settings.OnePerClass && op.Kind == Register {
+		for c, r := range m.all() {
+			switch {
+			case c == op.Client || c.Tenant != op.Client.Tenant || modelClass(c.ID) != class:
+			case r.Epoch == op.Fenced:
+				delete(m.routes, c)
+			default:
+				others = append(others, r)
+			}
+		}
+		slices.SortFunc(others, func(a, b Route) int { return int(a.Epoch) - int(b.Epoch) })
+	}
 	row, live := m.lookup(op.Client)
 	stand := func(code OpCode) OpResult {
 		if !live {
 			return OpResult{Code: code}
 		}
-		return OpResult{code, row.Epoch, row.Node, row.Incarnation, row.Session}
+		return OpResult{Code: code, Epoch: row.Epoch, Node: row.Node, Incarnation: row.Incarnation, HolderSession: row.Session}
 	}
 	if op.Kind == Unregister {
 		if !live || row.Epoch != op.Epoch || row.Node != n.ID {
@@ -232,6 +314,16 @@ func (m *model) op(n *modelNode, op Op) OpResult {
 		if row.Node != n.ID && (op.Fenced == 0 || row.Epoch != op.Fenced) {
 			return stand(OpHeld)
 		}
+	}
+	if len(others) > 0 {
+		row, live = others[0], true
+		code := OpClassHeld
+		if m.settings.Duplicate == DuplicateReject {
+			code = OpRejected
+		}
+		r := stand(code)
+		r.HolderClient = row.Client
+		return r
 	}
 	m.counter++
 	e := wire.MakeEpoch(m.gen, m.counter)

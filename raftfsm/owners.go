@@ -9,14 +9,18 @@ type owner struct {
 	live bool
 }
 
-// owners is the side table that rows point into. An ordinal is used again only when its incarnation ended and no row names it.
+// owners is the side table that rows point into. An ordinal is used again only when its incarnation ended and no row and no
+// topic names it.
 //
-// list changes only under all locks, because every look-up reads it; rows is the writer's own.
+// list changes only under all locks, because every look-up reads it; the counts are the writer's own.
 type owners struct {
 	list []owner
 	rows []int
 	free []uint32
 	void int // rows of incarnations that ended
+
+	topics     []int // how many topics each holds
+	voidTopics int   // those of incarnations that ended
 }
 
 func (o *owners) begin(node wire.NodeID, inc wire.Incarnation) uint32 {
@@ -28,13 +32,19 @@ func (o *owners) begin(node wire.NodeID, inc wire.Incarnation) uint32 {
 	}
 	o.list = append(o.list, owner{node, inc, true})
 	o.rows = append(o.rows, 0)
+	o.topics = append(o.topics, 0)
 	return uint32(len(o.list) - 1)
 }
 
 func (o *owners) end(ord uint32) {
 	o.list[ord].live = false
 	o.void += o.rows[ord]
-	if o.rows[ord] == 0 {
+	o.voidTopics += o.topics[ord]
+	o.release(ord)
+}
+
+func (o *owners) release(ord uint32) {
+	if o.rows[ord] == 0 && o.topics[ord] == 0 {
 		o.free = append(o.free, ord)
 	}
 }
@@ -47,7 +57,12 @@ func (o *owners) drop(ord uint32) {
 		return
 	}
 	o.void--
-	if o.rows[ord] == 0 {
-		o.free = append(o.free, ord)
-	}
+	o.release(ord)
+}
+
+// dropVoidTopic forgets that an incarnation which ended held a topic.
+func (o *owners) dropVoidTopic(ord uint32) {
+	o.topics[ord]--
+	o.voidTopics--
+	o.release(ord)
 }

@@ -14,6 +14,11 @@ type Stats struct {
 	Void    int    // rows of ended incarnations whose memory was not taken back yet
 	Pages   int
 	Bytes   int // of pages and directories
+
+	Holdings     int // live pairs of a topic and an incarnation that holds it; at most MaxHoldings
+	VoidHoldings int // those of ended incarnations whose memory was not taken back yet
+	Topics       int // topics kept, also such as have void holders only; one that is held by more than 224 incarnations may count twice
+	TopicBytes   int // of their pages and directories
 }
 
 // Stats reads the counters.
@@ -31,31 +36,13 @@ func (t *Table) stats() Stats {
 	for i := range t.stripes {
 		s.Bytes += entry * t.stripes[i].entries()
 	}
+	ts := &t.topics
+	s.Holdings, s.VoidHoldings, s.TopicBytes = ts.holdings-t.owners.voidTopics, t.owners.voidTopics, ts.w.bytes
+	for i := range ts.stripes {
+		s.Topics += ts.stripes[i].rows
+		s.TopicBytes += entry * (len(ts.stripes[i].refs) + len(ts.stripes[i].extra))
+	}
 	return s
-}
-
-// Devices returns the live routes of all devices of a user, by id.
-func (f *FSM) Devices(tenant, user string) []Route {
-	c := wire.ClientID{Tenant: tenant, ID: user}
-	h := c.Hash()
-	n := stripeOf(h)
-	mu := &f.stripes[n].RWMutex
-	mu.RLock()
-	list := f.table.devices(&f.table.stripes[n], c, h)
-	mu.RUnlock()
-	slices.SortFunc(list, func(a, b Route) int { return cmp.Compare(a.Client.ID, b.Client.ID) })
-	return list
-}
-
-func (t *Table) devices(s *stripe, user wire.ClientID, h uint64) []Route {
-	var list []Route
-	s.eachOfHash(h, func(p page, off int) {
-		c := p.client(off)
-		if o := t.owners.list[p.owner(off)]; o.live && c.Tenant == user.Tenant && c.User() == user.ID {
-			list = append(list, route(p, off, o))
-		}
-	})
-	return list
 }
 
 // Node returns a member.

@@ -36,7 +36,9 @@ type snapshotReader struct {
 	t       *Table
 	header  snapshotHeader
 	members []*member
+	version uint16
 	routes  int
+	topics  int // holdings
 }
 
 func damaged(format string, args ...any) error {
@@ -87,8 +89,9 @@ func (sr *snapshotReader) read(cluster uint64) error {
 	if string(start[:len(snapshotMagic)]) != snapshotMagic {
 		return damaged("it does not begin like a snapshot of imroute")
 	}
-	if v := binary.BigEndian.Uint16(start[len(snapshotMagic):]); v != snapshotVersion {
-		return fmt.Errorf("%w: format version %d, this program reads %d", ErrSnapshotVersion, v, snapshotVersion)
+	sr.version = binary.BigEndian.Uint16(start[len(snapshotMagic):])
+	if sr.version < versionNoTopics || sr.version > snapshotVersion {
+		return fmt.Errorf("%w: format version %d, this program reads up to %d", ErrSnapshotVersion, sr.version, snapshotVersion)
 	}
 	sr.crc = crc32.Checksum(start[:], castagnoli)
 	kind, payload, err := sr.chunk()
@@ -107,11 +110,11 @@ func (sr *snapshotReader) read(cluster uint64) error {
 		if err != nil {
 			return err
 		}
-		if kind < last || kind == chunkHeader {
-			return damaged("chunk of kind %d behind one of kind %d", kind, last)
-		}
 		if kind == chunkTrailer {
 			return sr.readTrailer(payload)
+		}
+		if kind < last || kind == chunkHeader {
+			return damaged("chunk of kind %d behind one of kind %d", kind, last)
 		}
 		if err := sr.readChunk(kind, payload); err != nil {
 			return err
@@ -177,6 +180,8 @@ func (sr *snapshotReader) readChunk(kind byte, payload []byte) error {
 		}
 	case chunkRoutes:
 		return sr.readRoutes(payload)
+	case chunkTopics:
+		return sr.readTopics(payload)
 	default:
 		return damaged("chunk of unknown kind %d", kind)
 	}
@@ -226,9 +231,10 @@ func (sr *snapshotReader) readTrailer(payload []byte) error {
 		return err
 	}
 	h, t := sr.header, sr.t
-	if end.Chunks != sr.chunks || end.Routes != sr.routes || h.Routes != sr.routes || h.Nodes != len(t.nodes) ||
+	if end.Chunks != sr.chunks || end.Routes != sr.routes || end.Topics != sr.topics || h.Topics != sr.topics || h.Routes != sr.routes || h.Nodes != len(t.nodes) ||
 		h.Tokens != len(t.tokens) || h.Removed != len(t.removed) {
-		return damaged("it has %d routes and %d nodes, and claims %d and %d", sr.routes, len(t.nodes), h.Routes, h.Nodes)
+		return damaged("it has %d routes, %d holders of topics and %d nodes, and claims %d, %d and %d",
+			sr.routes, sr.topics, len(t.nodes), h.Routes, h.Topics, h.Nodes)
 	}
 	switch n, err := sr.r.Read(make([]byte, 1)); {
 	case n > 0:

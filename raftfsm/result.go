@@ -15,6 +15,13 @@ const (
 	OpStale    OpCode = 3 // Register: a later attempt of the same SDK instance is registered
 	OpGone     OpCode = 4 // Unregister: there is no row, or one with another epoch or of another node
 	OpRejected OpCode = 5 // Register: policy "reject", and another SDK instance is online
+	// OpOverloaded is wire.Overloaded for this op alone. Join: the topics of all nodes have MaxHoldings holders. Register: the
+	// user has MaxDevices live routes already. Nothing changed.
+	OpOverloaded OpCode = 6
+	// OpClassHeld is OpHeld over another client id. Register under Settings.OnePerClass: HolderClient, of the same user and
+	// device class, is registered under Epoch, on any node, the asker's own too. Whoever has fenced that session (HolderClient at
+	// Epoch, not the client that asked) registers again with Fenced set to it.
+	OpClassHeld OpCode = 7
 )
 
 func (c OpCode) String() string {
@@ -29,6 +36,10 @@ func (c OpCode) String() string {
 		return "gone"
 	case OpRejected:
 		return "rejected"
+	case OpOverloaded:
+		return "overloaded"
+	case OpClassHeld:
+		return "class-held"
 	}
 	return fmt.Sprintf("op_%d", uint8(c))
 }
@@ -41,6 +52,7 @@ type OpResult struct {
 	Node          wire.NodeID      `cbor:"3,keyasint,omitempty"`
 	Incarnation   wire.Incarnation `cbor:"4,keyasint,omitempty"`
 	HolderSession wire.SessionID   `cbor:"5,keyasint,omitzero"`
+	HolderClient  wire.ClientID    `cbor:"6,keyasint,omitzero"` // if it is not the one that was asked for
 }
 
 // Result is the answer of a command. It travels back to the node that proposed it.

@@ -17,13 +17,15 @@ var update = flag.Bool("update", false, "write the scenarios' outputs instead of
 
 // TestScenarios runs testdata/routing/*.txt, in which a command is followed by what comes of it on lines that begin with "> ".
 //
-//	init CLUSTER [reject]             join NODE [NAME] [addr=A]    up NODE boot=B
+//	init CLUSTER [reject] [level=L]   join NODE [NAME] [addr=A]    up NODE boot=B
 //	expire NODE inc=I term=T          drain NODE [cancel]          remove NODE [by=NODE]
-//	settings replace|reject           recover generation=G         term T (of the entries from here on)
+//	settings replace|reject [class]   recover generation=G         term T (of the entries from here on)
 //	batch NODE inc=I seq=S            with ops on indented lines:
 //	  register CLIENT as INSTANCE.ATTEMPT [fenced=EPOCH]
 //	  unregister CLIENT epoch=EPOCH
+//	  join group|service NAME         leave group|service NAME
 //	lookup CLIENT                     nodes                        restart (through a snapshot)
+//	holders group|service NAME        level L                      devices USER
 //
 // Epochs are written as generation.counter; n1 is the node with id 1.
 func TestScenarios(t *testing.T) {
@@ -133,6 +135,11 @@ func (s *scenario) op(f []string) Op {
 	s.t.Helper()
 	op := Op{Client: wire.ClientID{ID: f[1]}}
 	switch f[0] {
+	case "join", "leave":
+		op = Op{Kind: Join, Topic: s.topic(f[1:])}
+		if f[0] == "leave" {
+			op.Kind = Leave
+		}
 	case "register":
 		op.Kind = Register
 		i, a, _ := strings.Cut(f[3], ".")
@@ -148,6 +155,15 @@ func (s *scenario) op(f []string) Op {
 		s.t.Fatalf("unknown op %q", f[0])
 	}
 	return op
+}
+
+func (s *scenario) topic(f []string) wire.Topic {
+	s.t.Helper()
+	k, err := wire.ParseTopicKind(f[0])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return wire.Topic{Kind: k, Name: f[1]}
 }
 
 func epochText(e wire.Epoch) string { return fmt.Sprintf("%d.%d", e.Generation(), e.Counter()) }
@@ -167,6 +183,23 @@ func (s *scenario) run(f []string, ops []Op) []string {
 			return []string{"no route"}
 		}
 		return []string{fmt.Sprintf("n%d incarnation %d, session %s, epoch %s", r.Node, r.Incarnation, sessionText(r.Session), epochText(r.Epoch))}
+	case "holders":
+		var out []string
+		for _, h := range s.table.Holders(s.topic(f[1:]), nil) {
+			out = append(out, fmt.Sprintf("n%d incarnation %d", h.Node, h.Incarnation))
+		}
+		if out == nil {
+			return []string{"nobody"}
+		}
+		return out
+	case "devices":
+		u := wire.ClientID{ID: f[1]}
+		var out []string
+		for _, d := range s.table.devices(&s.table.stripes[stripeOf(u.Hash())], u, u.Hash(), nil) {
+			out = append(out, fmt.Sprintf("%q n%d, epoch %s", d.ID, d.Node, epochText(d.Epoch)))
+		}
+		slices.Sort(out)
+		return out
 	case "nodes":
 		var out []string
 		for _, m := range s.table.sorted() {
@@ -198,6 +231,11 @@ func (s *scenario) run(f []string, ops []Op) []string {
 		if slices.Contains(f, "reject") {
 			c.Settings.Duplicate = DuplicateReject
 		}
+		if l, ok := s.arg(f, "level"); ok {
+			c.Level = uint32(s.number(l))
+		}
+	case "level":
+		c.Kind, c.Level = KindFeatureLevel, uint32(s.number(f[1]))
 	case "join":
 		c.Kind, c.Node, c.Name = KindNodeJoin, s.node(f[1]), f[1]
 		if len(f) > 2 && !strings.Contains(f[2], "=") {
@@ -225,6 +263,7 @@ func (s *scenario) run(f []string, ops []Op) []string {
 			s.t.Fatal(err)
 		}
 		c.Settings.Duplicate = p
+		c.Settings.OnePerClass = slices.Contains(f, "class")
 	case "batch":
 		c.Kind, c.Node, c.Incarnation, c.Seq, c.Ops = KindBatch, s.node(f[1]), wire.Incarnation(s.num(f, "inc")), s.num(f, "seq"), ops
 	default:
@@ -244,12 +283,20 @@ func (s *scenario) run(f []string, ops []Op) []string {
 	}
 	out := []string{head}
 	for i, o := range r.Ops {
-		l := fmt.Sprintf("  %s: %s", c.Ops[i].Client, o.Code)
+		var about fmt.Stringer = c.Ops[i].Client
+		if c.Ops[i].Kind.ofTopic() {
+			about = c.Ops[i].Topic
+		}
+		l := fmt.Sprintf("  %s: %s", about, o.Code)
 		if o.Epoch != 0 {
 			l += " epoch " + epochText(o.Epoch)
 		}
 		if o.Node != 0 {
-			l += fmt.Sprintf(", n%d incarnation %d has it for session %s", o.Node, o.Incarnation, sessionText(o.HolderSession))
+			what := "it"
+			if o.HolderClient.ID != "" {
+				what = o.HolderClient.String()
+			}
+			l += fmt.Sprintf(", n%d incarnation %d has %s for session %s", o.Node, o.Incarnation, what, sessionText(o.HolderSession))
 		}
 		out = append(out, l)
 	}

@@ -11,16 +11,18 @@ import (
 	"imroute/mesh/wire"
 )
 
-// A snapshot is magic (8 bytes) · format version (2, big-endian) · chunks: one header, nodes, tokens, removed ids, routes, one
-// trailer, and nothing behind it. A chunk is
+// A snapshot is magic (8 bytes) · format version (2, big-endian) · chunks: one header, nodes, tokens, removed ids, routes, topics,
+// one trailer, and nothing behind it. Only version 2 has topics; it is what is written once the cluster agreed on
+// TopicFeatureLevel, so that members of a mixed cluster can read each other's before. A chunk is
 //
 //	kind (1 byte) · length of the payload (4, big-endian) · payload · CRC-32C (4)
 //
-// The checksum goes on from that of the chunk before, so that chunks cannot be lost, repeated or exchanged either. Routes are
-// packed rows, all else is CBOR.
+// The checksum goes on from that of the chunk before, so that chunks cannot be lost, repeated or exchanged either. Routes
+// and topics are packed rows, all else is CBOR.
 const (
 	snapshotMagic   = "imrtsnap"
-	snapshotVersion = 1
+	snapshotVersion = 2 // the highest that is read
+	versionNoTopics = 1
 
 	chunkHeader  = 1
 	chunkNode    = 2
@@ -28,8 +30,9 @@ const (
 	chunkRemoved = 4
 	chunkRoutes  = 5
 	chunkTrailer = 6
+	chunkTopics  = 7 // before the trailer, whatever its number
 
-	routesChunk = 64 << 10  // bytes after which a chunk of routes is written
+	routesChunk = 64 << 10  // bytes after which a chunk of routes or topics is written
 	maxChunk    = 512 << 10 // a node with the results of a full batch is the largest
 	listChunk   = 500       // entries of a chunk of tokens or removed ids
 	syncEvery   = 4 << 20   // bytes between two flushes to the disk
@@ -51,6 +54,7 @@ type snapshotHeader struct {
 	Tokens  int    `cbor:"4,keyasint"`
 	Removed int    `cbor:"5,keyasint"`
 	Routes  int    `cbor:"6,keyasint"`
+	Topics  int    `cbor:"7,keyasint,omitempty"` // holdings
 }
 
 type snapshotNode struct {
@@ -61,6 +65,7 @@ type snapshotNode struct {
 type snapshotTrailer struct {
 	Chunks int `cbor:"1,keyasint"`
 	Routes int `cbor:"2,keyasint"`
+	Topics int `cbor:"3,keyasint,omitempty"` // holdings
 }
 
 // chunkWriter writes chunks and lets others run in between. If what it writes to can be flushed, it is, in bounded pieces: one
@@ -73,8 +78,8 @@ type chunkWriter struct {
 	buf    []byte
 }
 
-func (cw *chunkWriter) begin() error {
-	b := binary.BigEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
+func (cw *chunkWriter) begin(version uint16) error {
+	b := binary.BigEndian.AppendUint16([]byte(snapshotMagic), version)
 	cw.crc = crc32.Checksum(b, castagnoli)
 	_, err := cw.w.Write(b)
 	return err
@@ -122,10 +127,14 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 }
 
 func (v *View) writeSnapshot(cw *chunkWriter) error {
-	if err := cw.begin(); err != nil {
+	version := uint16(snapshotVersion)
+	if v.meta.FeatureLevel < TopicFeatureLevel {
+		version = versionNoTopics
+	}
+	if err := cw.begin(version); err != nil {
 		return err
 	}
-	err := cw.value(chunkHeader, snapshotHeader{v.meta, v.Index, len(v.members), len(v.tokens), len(v.removed), v.rows})
+	err := cw.value(chunkHeader, snapshotHeader{v.meta, v.Index, len(v.members), len(v.tokens), len(v.removed), v.rows, v.holds})
 	if err != nil {
 		return err
 	}
@@ -151,7 +160,11 @@ func (v *View) writeSnapshot(cw *chunkWriter) error {
 	if err != nil {
 		return err
 	}
-	return cw.value(chunkTrailer, snapshotTrailer{cw.chunks + 1, routes})
+	topics, err := v.writeTopics(cw, ordinals)
+	if err != nil {
+		return err
+	}
+	return cw.value(chunkTrailer, snapshotTrailer{cw.chunks + 1, routes, topics})
 }
 
 func (v *View) writeRoutes(cw *chunkWriter, ordinals map[wire.NodeID]uint32) (routes int, err error) {

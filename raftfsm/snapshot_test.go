@@ -26,6 +26,24 @@ func richTable(routes int) *Table {
 	return d.t
 }
 
+// richTopics is richTable with topics of every sort.
+func richTopics(routes int) *Table {
+	t := richTable(routes)
+	t.Apply(900, 1, &Command{Kind: KindFeatureLevel, Level: TopicFeatureLevel})
+	for _, m := range t.sorted() {
+		if m.State == Down {
+			continue
+		}
+		var ops []Op
+		for i := range routes/4 + 1 {
+			ops = append(ops, Op{Kind: Join, Topic: wire.Topic{Kind: wire.TopicGroup, Name: user(i * int(m.ID))}})
+		}
+		ops = append(ops, Op{Kind: Join, Topic: wire.Topic{Tenant: "t", Kind: wire.TopicService, Name: "s"}})
+		t.Apply(900+uint64(m.ID), 1, &Command{Kind: KindBatch, Node: m.ID, Incarnation: m.Incarnation, Seq: m.batch.Seq + 1, Ops: ops})
+	}
+	return t
+}
+
 func written(tb testing.TB, t *Table) []byte {
 	v := t.Grab(42)
 	defer v.Close()
@@ -60,7 +78,7 @@ func resealed(b []byte) []byte {
 }
 
 func TestSnapshotRoundTrip(t *testing.T) {
-	a := richTable(4000)
+	a := richTopics(3800)
 	b := written(t, a)
 	if n := len(chunks(b)); n < 8 {
 		t.Fatalf("only %d chunks", n)
@@ -93,7 +111,11 @@ func TestSnapshotRoundTrip(t *testing.T) {
 }
 
 func TestSnapshotHashSeesEverything(t *testing.T) {
-	seen := map[uint64]int{richTable(100).Hash(): -1}
+	seen := map[uint64]int{richTopics(100).Hash(): -1}
+	batch := func(node wire.NodeID, op OpKind, topic wire.Topic) *Command {
+		seq := richTopics(100).nodes[node].batch.Seq + 1
+		return &Command{Kind: KindBatch, Node: node, Incarnation: 1, Seq: seq, Ops: []Op{{Kind: op, Topic: topic}}}
+	}
 	changes := []*Command{
 		{Kind: KindNodeUp, Node: 1, Boot: 2},
 		{Kind: KindNodeDrain, Node: 3},
@@ -102,9 +124,15 @@ func TestSnapshotHashSeesEverything(t *testing.T) {
 		{Kind: KindNodeRemove, Node: 3},
 		{Kind: KindRecover, Generation: 1},
 		{Kind: KindNodeJoin, Node: 1, Name: "n1", Addrs: wire.Addrs{Admin: "a"}},
+		batch(1, Join, group(1)),
+		batch(1, Join, group(2)),
+		batch(2, Join, group(1)),
+		batch(1, Leave, wire.Topic{Tenant: "t", Kind: wire.TopicService, Name: "s"}),
+		batch(1, Join, wire.Topic{Tenant: "t", Kind: wire.TopicGroup, Name: "s"}),
+		batch(1, Join, wire.Topic{Kind: wire.TopicService, Name: "s"}),
 	}
 	for i, c := range changes {
-		x := richTable(100)
+		x := richTopics(100)
 		x.Apply(1000, 1, c)
 		h := x.Hash()
 		if j, ok := seen[h]; ok {
@@ -115,7 +143,7 @@ func TestSnapshotHashSeesEverything(t *testing.T) {
 }
 
 func TestSnapshotRefusesDamage(t *testing.T) {
-	b := written(t, richTable(1500))
+	b := written(t, richTopics(300))
 	at := chunks(b)
 	check := func(what string, b []byte, want error) {
 		t.Helper()
@@ -126,7 +154,7 @@ func TestSnapshotRefusesDamage(t *testing.T) {
 	if _, _, err := ReadSnapshot(bytes.NewReader(resealed(b)), 1); err != nil {
 		t.Fatal(err)
 	}
-	for n := 0; n < len(b); n += 1 + n/400 {
+	for n := 0; n < len(b); n += 1 + n/200 {
 		check("truncated", b[:n], ErrSnapshotDamaged)
 	}
 	for _, n := range at[:len(at)-1] {
@@ -181,7 +209,7 @@ func (s *syncer) Sync() error {
 func TestSnapshotIsFlushedInPieces(t *testing.T) {
 	w := new(syncer)
 	cw := &chunkWriter{w: w}
-	if err := cw.begin(); err != nil {
+	if err := cw.begin(snapshotVersion); err != nil {
 		t.Fatal(err)
 	}
 	for range 300 {
@@ -198,6 +226,7 @@ func FuzzReadSnapshot(f *testing.F) {
 	empty := NewTable()
 	f.Add(written(f, empty))
 	f.Add(written(f, richTable(20)))
+	f.Add(written(f, richTopics(20)))
 	f.Add([]byte(snapshotMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, b := range [][]byte{b, sealedForFuzz(b)} {

@@ -22,6 +22,9 @@ type Table struct {
 	w       writer
 	grabs   *atomic.Int64 // open grabs; shared with them, as they are closed from anywhere
 	sweep   sweep
+
+	topics      topics
+	maxHoldings int // MaxHoldings, but in tests
 }
 
 // meta is the part of the state that fits into one record.
@@ -57,9 +60,12 @@ func NewTable() *Table {
 		removed: make(map[wire.NodeID]uint64),
 		tokens:  make(map[string]Token),
 		grabs:   new(atomic.Int64),
+
+		maxHoldings: MaxHoldings,
 	}
 	for i := range t.stripes {
 		t.stripes[i].root = newDir(&t.w)
+		t.topics.stripes[i] = newDir(&t.topics.w)
 	}
 	return t
 }
@@ -71,11 +77,13 @@ func (t *Table) Apply(index, term uint64, c *Command) Result {
 
 func (t *Table) apply(h host, index, term uint64, c *Command) Result {
 	t.w.shared = t.grabs.Load() > 0
+	t.topics.w.shared = t.w.shared
 	r := t.execute(h, index, term, c)
 	if r.Index == 0 {
 		r.Index = index
 	}
 	t.reclaim(h)
+	t.reclaimTopics(h)
 	return r
 }
 
@@ -88,6 +96,9 @@ func (t *Table) execute(h host, index, term uint64, c *Command) Result {
 	}
 	if t.ClusterID == 0 && c.Kind != KindInit {
 		return refuse(wire.Refused, "the cluster has not been initialised")
+	}
+	if c.Kind != KindInit && c.needs() > t.FeatureLevel {
+		return refuse(wire.BadRequest, "%s needs feature level %d, the cluster agreed on %d", c.Kind, c.needs(), t.FeatureLevel)
 	}
 	if c.Kind == KindBatch {
 		return t.batch(h, index, c)
@@ -153,6 +164,7 @@ func (t *Table) init(c *Command) Result {
 	}
 	t.ClusterID = c.ClusterID
 	t.CACert, t.Settings = c.CACert, c.Settings.withDefaults()
+	t.FeatureLevel = max(t.FeatureLevel, c.Level)
 	return Result{Code: wire.OK}
 }
 

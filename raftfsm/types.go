@@ -127,7 +127,11 @@ func ParseDuplicatePolicy(s string) (DuplicatePolicy, error) {
 // Settings are what decides Apply or what every node must agree on. The zero value means the defaults.
 type Settings struct {
 	Duplicate DuplicatePolicy `cbor:"1,keyasint,omitempty" json:"duplicate"`
-	Voters    uint32          `cbor:"2,keyasint,omitempty" json:"voters"` // how many voters are aimed at: 1, 3, 5 or 7; 0 means 3
+	// OnePerClass allows one session for each device class of a user: of client ids user/class:device, and user/class alone, that
+	// agree in tenant, user and class at most one is live. Client ids without a device are a class of their own. Feature level 2.
+	// Turning it on ends nobody: devices of a class that are online together stay until the next login in that class.
+	OnePerClass bool   `cbor:"3,keyasint,omitempty" json:"one_per_class"`
+	Voters      uint32 `cbor:"2,keyasint,omitempty" json:"voters"` // how many voters are aimed at: 1, 3, 5 or 7; 0 means 3
 }
 
 // DefaultVoters is what Settings.Voters zero means.

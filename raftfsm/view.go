@@ -22,6 +22,9 @@ type View struct {
 	counts  []int // rows by owner
 	rows    int   // without void ones
 	stripes [stripes]stripe
+	topics  [stripes]dir
+	held    []int // topics by owner
+	holds   int   // live holdings
 	grabs   *atomic.Int64
 	closed  atomic.Bool
 }
@@ -47,8 +50,11 @@ func (t *Table) Grab(index uint64) *View {
 	slices.SortFunc(v.removed, func(a, b removedNode) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range t.stripes {
 		v.stripes[i] = t.stripes[i].clone()
+		v.topics[i] = t.topics.stripes[i].clone()
 	}
+	v.held, v.holds = slices.Clone(t.owners.topics), t.topics.holdings-t.owners.voidTopics
 	t.w.gen++
+	t.topics.w.gen++
 	t.grabs.Add(1)
 	return v
 }
@@ -128,6 +134,10 @@ func (v *View) Hash() uint64 {
 	}
 	add(v.tokens)
 	add(v.removed)
+	if v.holds > 0 { // without topics it is the hash that versions without them have
+		d.number(v.topicsHash())
+		d.number(uint64(v.holds))
+	}
 	return d.sum()
 }
 

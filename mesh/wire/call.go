@@ -113,6 +113,7 @@ type Owner struct {
 	Incarnation Incarnation `cbor:"2,keyasint,omitempty"`
 	Epoch       Epoch       `cbor:"3,keyasint,omitempty"`
 	Session     SessionID   `cbor:"4,keyasint,omitzero"`
+	Devices     uint32      `cbor:"5,keyasint,omitempty"` // nobody owns it, and it is a user's own id: how many of his devices are online
 }
 
 // ProbeRequest asks whether the node delivers to (Client, Epoch) right now.

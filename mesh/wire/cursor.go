@@ -24,12 +24,12 @@ var (
 	errRange     = fmt.Errorf("%w: a number does not fit its field", ErrMalformed)
 	errUTF8      = fmt.Errorf("%w: text is not valid UTF-8", ErrMalformed)
 	errDuplicate = fmt.Errorf("%w: duplicate key", ErrMalformed)
-	errNotMap    = fmt.Errorf("%w: header is not a map", ErrMalformed)                              // strict: null is not
-	errKey       = fmt.Errorf("%w: header key is not an unsigned integer", ErrMalformed)            // strict
-	errKeyOrder  = fmt.Errorf("%w: header keys above 63 must rise", ErrMalformed)                   // strict
-	errSimple    = fmt.Errorf("%w: a number is written as a simple value", ErrMalformed)            // strict
-	errHeader    = fmt.Errorf("%w: header is longer than %d bytes", ErrTooLarge, MaxHeader)         // strict
-	errAddrs     = fmt.Errorf("%w: more than %d addresses in a header", ErrTooLarge, maxHeaderList) // strict
+	errNotMap    = fmt.Errorf("%w: header is not a map", ErrMalformed)                                    // strict: null is not
+	errKey       = fmt.Errorf("%w: header key is not an unsigned integer", ErrMalformed)                  // strict
+	errKeyOrder  = fmt.Errorf("%w: header keys above 63 must rise", ErrMalformed)                         // strict
+	errSimple    = fmt.Errorf("%w: a number is written as a simple value", ErrMalformed)                  // strict
+	errHeader    = fmt.Errorf("%w: header is longer than %d bytes", ErrTooLarge, MaxHeader)               // strict
+	errAddrs     = fmt.Errorf("%w: more than %d texts in a list of a header", ErrTooLarge, maxHeaderList) // strict
 )
 
 // The limits of decMode, which the cursor keeps as well.
@@ -323,6 +323,18 @@ func appendText(dst []byte, key byte, s string) []byte {
 		return dst
 	}
 	return append(appendHead(append(dst, key), majorText, uint64(len(s))), s...)
+}
+
+// appendTexts writes a key below 24 and a list of strings, or nothing for an empty one.
+func appendTexts(dst []byte, key byte, list []string) []byte {
+	if len(list) == 0 {
+		return dst
+	}
+	dst = appendHead(append(dst, key), majorArray, uint64(len(list)))
+	for _, s := range list {
+		dst = append(appendHead(dst, majorText, uint64(len(s))), s...)
+	}
+	return dst
 }
 
 // present counts a field that is written only if it is set.

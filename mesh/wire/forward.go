@@ -16,6 +16,10 @@ type Forward struct {
 	Ref         uint64      `cbor:"9,keyasint,omitempty"`  // the sender node's name for it, repeated in its status; 0 with AckNone
 	LeftMS      uint32      `cbor:"10,keyasint,omitempty"` // time left until the sender gives up, as it left
 
+	// Kind says what To names, if not a client. A cast (Kind.Cast) is fanned out by the node that gets it; it has no Epoch, and
+	// its Instance is the sender's for this address.
+	Kind Kind `cbor:"11,keyasint,omitempty"`
+
 	Payload []byte `cbor:"-"`
 
 	// Memo, if not nil, is shared by all messages that a lane brings under one context (same Tenant, To, Incarnation, Epoch,
@@ -31,5 +35,5 @@ type Status struct {
 	Seq   uint64 `cbor:"1,keyasint,omitempty"` // lane sequence number; set when refused at once
 	Ref   uint64 `cbor:"2,keyasint,omitempty"`
 	Code  Code   `cbor:"3,keyasint"`
-	Index uint64 `cbor:"4,keyasint,omitempty"` // with NotOwner: what the refusing node has applied
+	Index uint64 `cbor:"4,keyasint,omitempty"` // with NotOwner: what the refusing node has applied; of a cast, with any other code: recipients reached
 }

@@ -10,7 +10,11 @@ package wire
 // "payload_b64" (base64), 64-bit numbers as strings, types, ack modes by name.
 //
 // Log in:       C → S  login     then  S → C  (waiting)*  welcome | kick
-// Steady state: C → S  send, ack, ping, bye    S → C  deliver, result, pong, goaway, kick
+// Steady state: C → S  send, ack, join, leave, ping, bye    S → C  deliver, result, leave, pong, goaway, kick
+//
+// A send goes to one client unless kind says otherwise: group, all, others (all but the sender), prefix, user (all its
+// devices). What was sent to many arrives with its kind and to, under an instance of its own (CastSender). Being in a group
+// ends with the session; a login that carries groups is in them before welcome.
 //
 // Numbers that a client chooses: instance, random for each start of the program; attempt, rising with each login of one
 // instance; a send's id, rising with each message of one instance and the same when a message is sent again. A message id
@@ -19,18 +23,20 @@ package wire
 // Whatever arrives counts as a sign of life; a client that has nothing to say sends ping before welcome's idle_ms is over.
 // A frame that is malformed, oversized or out of place costs the connection: kick protocol_error.
 const (
-	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only]
+	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only], [groups]
 	TypeWelcome Type = 2  // epoch, instance (under which recipients see this client's messages), node, idle_ms, max_payload, addrs
 	TypeWaiting Type = 3  // timeout_ms: the former owner is being fenced; this is the longest it can take
-	TypeSend    Type = 4  // to, id, [ack], [timeout_ms] · payload
-	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack] · payload
+	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms] · payload
+	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack], [kind, to: if it was sent to many] · payload
 	TypeAck     Type = 6  // instance, id of a deliver
-	TypeResult  Type = 7  // id of a send, code, [node: the owner's name], [text]
+	TypeResult  Type = 7  // id of a send, join or leave, code, [node: the owner's name], [text], [count: recipients reached]
 	TypePing    Type = 8  // nothing
 	TypePong    Type = 9  // nothing
 	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it
 	TypeGoaway  Type = 11 // code, [addrs], [timeout_ms: kicked then]; finish and connect elsewhere
 	TypeBye     Type = 12 // nothing: the client closes for good, its route may go at once
+	TypeJoin    Type = 13 // to: a group, id; a result follows: joined, or why not
+	TypeLeave   Type = 14 // C → S  to: a group, id; a result follows: left.  S → C  to, code: no member any more, and why
 )
 
 // ProtocolVersion is what login must name.
@@ -79,6 +85,9 @@ type Frame struct {
 	MaxPayload uint32   `cbor:"17,keyasint,omitempty" json:"max_payload,omitempty"`
 	Version    uint32   `cbor:"18,keyasint,omitempty" json:"version,omitempty"`
 	Tenant     string   `cbor:"19,keyasint,omitempty" json:"tenant,omitempty"`
+	Kind       Kind     `cbor:"20,keyasint,omitempty" json:"kind,omitempty"`
+	Groups     []string `cbor:"21,keyasint,omitempty" json:"groups,omitempty"`
+	Count      uint32   `cbor:"22,keyasint,omitempty" json:"count,omitempty"`
 
 	Payload []byte `cbor:"-" json:"-"`
 }

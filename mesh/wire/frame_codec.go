@@ -20,10 +20,13 @@ const (
 func FrameSize(f *Frame) int { return LengthBytes + headerSize(f) + len(f.Payload) }
 
 func headerSize(f *Frame) int {
-	n := 3 + 12*maxUintField + 7*maxTextField + maxTextField +
+	n := 3 + 14*maxUintField + 7*maxTextField + 2*maxTextField +
 		len(f.Client) + len(f.To) + len(f.From) + len(f.Node) + len(f.Token) + len(f.Text) + len(f.Tenant)
 	for _, a := range f.Addrs {
 		n += maxTextField + len(a)
+	}
+	for _, g := range f.Groups {
+		n += maxTextField + len(g)
 	}
 	return n
 }
@@ -149,11 +152,18 @@ var plain = func() (t [256]bool) {
 }()
 
 func appendFrameMap(dst []byte, f *Frame) []byte {
+	dst = appendFrameHead(dst, f, f.Epoch != 0)
+	return appendFrameTail(appendUint(dst, 10, uint64(f.Epoch)), f)
+}
+
+// appendFrameHead writes what stands before the epoch.
+func appendFrameHead(dst []byte, f *Frame, epoch bool) []byte {
 	n := 1 + present(f.Client != "") + present(f.To != "") + present(f.From != "") + present(f.ID != 0) +
 		present(f.Instance != 0) + present(f.Attempt != 0) + present(f.Ack != 0) + present(f.TimeoutMS != 0) +
-		present(f.Code != 0) + present(f.Epoch != 0) + present(f.Node != "") + present(f.Token != "") +
+		present(f.Code != 0) + present(epoch) + present(f.Node != "") + present(f.Token != "") +
 		present(f.IdleMS != 0) + present(len(f.Addrs) != 0) + present(f.RetryMS != 0) + present(f.Text != "") +
-		present(f.MaxPayload != 0) + present(f.Version != 0) + present(f.Tenant != "")
+		present(f.MaxPayload != 0) + present(f.Version != 0) + present(f.Tenant != "") +
+		present(f.Kind != 0) + present(len(f.Groups) != 0) + present(f.Count != 0)
 	dst = appendHead(dst, majorMap, n)
 	dst = appendHead(append(dst, 0), majorUint, uint64(f.Type))
 	dst = appendText(dst, 1, f.Client)
@@ -164,30 +174,31 @@ func appendFrameMap(dst []byte, f *Frame) []byte {
 	dst = appendUint(dst, 6, f.Attempt)
 	dst = appendUint(dst, 7, uint64(f.Ack))
 	dst = appendUint(dst, 8, uint64(f.TimeoutMS))
-	dst = appendUint(dst, 9, uint64(f.Code))
-	dst = appendUint(dst, 10, uint64(f.Epoch))
+	return appendUint(dst, 9, uint64(f.Code))
+}
+
+// appendFrameTail writes what stands behind the epoch, without the payload.
+func appendFrameTail(dst []byte, f *Frame) []byte {
 	dst = appendText(dst, 11, f.Node)
 	dst = appendText(dst, 12, f.Token)
 	dst = appendUint(dst, 13, uint64(f.IdleMS))
-	if len(f.Addrs) != 0 {
-		dst = appendHead(append(dst, 14), majorArray, uint64(len(f.Addrs)))
-		for _, a := range f.Addrs {
-			dst = append(appendHead(dst, majorText, uint64(len(a))), a...)
-		}
-	}
+	dst = appendTexts(dst, 14, f.Addrs)
 	dst = appendUint(dst, 15, uint64(f.RetryMS))
 	dst = appendText(dst, 16, f.Text)
 	dst = appendUint(dst, 17, uint64(f.MaxPayload))
 	dst = appendUint(dst, 18, uint64(f.Version))
-	return appendText(dst, 19, f.Tenant)
+	dst = appendText(dst, 19, f.Tenant)
+	dst = appendUint(dst, 20, uint64(f.Kind))
+	dst = appendTexts(dst, 21, f.Groups)
+	return appendUint(dst, 22, uint64(f.Count))
 }
 
 // DecodeFrame reads what a frame's length counted: header, then payload. f's strings and its Payload share memory with
-// body and are valid as long as that is left alone; Clone what is kept. Only Addrs allocates. After an error f is zero.
+// body and are valid as long as that is left alone; Clone what is kept. Only Addrs and Groups allocate. After an error f is zero.
 //
 // Whatever it accepts, Unmarshal accepts with the same result. It is stricter in that it refuses a header longer than
 // MaxHeader (nor does it look further), a header that is null, keys that are no unsigned integers, unknown keys above 63
-// that do not rise, numbers written as simple values, and more than 64 Addrs. Numbers need not be in their shortest form.
+// that do not rise, numbers written as simple values, and more than 64 Addrs or Groups. Numbers need not be in their shortest form.
 // The size of the payload is for the caller to check.
 func DecodeFrame(body []byte, f *Frame) error {
 	*f = Frame{}
@@ -265,6 +276,14 @@ func decodeFrameMap(body []byte, f *Frame) (int, error) {
 			f.Version = uint32(v)
 		case 19:
 			f.Tenant, err = c.text()
+		case 20:
+			v, err = c.uint(0xff)
+			f.Kind = Kind(v)
+		case 21:
+			f.Groups, err = c.texts()
+		case 22:
+			v, err = c.uint(0xffffffff)
+			f.Count = uint32(v)
 		default:
 			err = c.skip(1)
 		}
@@ -284,6 +303,10 @@ func (f *Frame) Clone() *Frame {
 	g.Addrs = slices.Clone(f.Addrs)
 	for i, a := range g.Addrs {
 		g.Addrs[i] = strings.Clone(a)
+	}
+	g.Groups = slices.Clone(f.Groups)
+	for i, name := range g.Groups {
+		g.Groups[i] = strings.Clone(name)
 	}
 	g.Payload = slices.Clone(f.Payload)
 	return &g

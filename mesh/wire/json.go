@@ -16,27 +16,44 @@ const maxSafeInteger = 1<<53 - 1
 
 // MarshalFrameJSON writes f as one JSON object for WebSocket, fields that are zero left out:
 //
-//	type, ack             names: "send", "owner"
+//	type, ack, kind       names: "send", "owner", "group"
 //	id, instance, attempt, epoch   64-bit numbers, as decimal strings
 //	code                  a number, its name for people beside it in "reason"
 //	payload               text, if the payload is UTF-8, otherwise "payload_b64" (standard base64 with padding)
 //
-// All others are as they are named in Frame. It fails for a type or ack mode that has no name.
+// All others are as they are named in Frame. It fails for a type, ack mode or kind that has no name.
 func MarshalFrameJSON(f *Frame) ([]byte, error) {
 	return AppendFrameJSON(make([]byte, 0, 128+FrameSize(f)), f)
 }
 
 // AppendFrameJSON is MarshalFrameJSON into dst.
 func AppendFrameJSON(dst []byte, f *Frame) ([]byte, error) {
+	w, err := appendJSONHead(dst, f)
+	if err != nil {
+		return dst, err
+	}
+	w.big("epoch", uint64(f.Epoch))
+	appendJSONTail(&w, f)
+	return w.b, nil
+}
+
+// appendJSONHead writes what stands before the epoch.
+func appendJSONHead(dst []byte, f *Frame) (jsonWriter, error) {
 	if f.Type.name() == "" {
-		return dst, fmt.Errorf("type: %d has no name", uint8(f.Type))
+		return jsonWriter{}, fmt.Errorf("type: %d has no name", uint8(f.Type))
 	}
 	if f.Ack > AckClient {
-		return dst, fmt.Errorf("ack: %d has no name", uint8(f.Ack))
+		return jsonWriter{}, fmt.Errorf("ack: %d has no name", uint8(f.Ack))
+	}
+	if !f.Kind.Known() {
+		return jsonWriter{}, fmt.Errorf("kind: %d has no name", uint8(f.Kind))
 	}
 	w := jsonWriter{append(dst, '{')}
 	w.text("type", f.Type.name())
 	w.text("client", f.Client)
+	if f.Kind != ToClient {
+		w.text("kind", f.Kind.String())
+	}
 	w.text("to", f.To)
 	w.text("from", f.From)
 	w.big("id", f.ID)
@@ -50,29 +67,29 @@ func AppendFrameJSON(dst []byte, f *Frame) ([]byte, error) {
 	if f.Code != None {
 		w.text("reason", f.Code.String())
 	}
-	w.big("epoch", uint64(f.Epoch))
+	return w, nil
+}
+
+// appendJSONTail writes what stands behind the epoch, payload and closing brace included.
+func appendJSONTail(w *jsonWriter, f *Frame) {
 	w.text("node", f.Node)
 	w.text("token", f.Token)
 	w.number("idle_ms", uint64(f.IdleMS))
-	if len(f.Addrs) > 0 {
-		w.key("addrs")
-		for i, a := range f.Addrs {
-			w.b = appendJSONString(append(w.b, "[,"[min(i, 1)]), a)
-		}
-		w.b = append(w.b, ']')
-	}
+	w.texts("addrs", f.Addrs)
 	w.number("retry_ms", uint64(f.RetryMS))
 	w.text("text", f.Text)
 	w.number("max_payload", uint64(f.MaxPayload))
 	w.number("version", uint64(f.Version))
 	w.text("tenant", f.Tenant)
+	w.texts("groups", f.Groups)
+	w.number("count", uint64(f.Count))
 	if utf8.Valid(f.Payload) {
 		w.text("payload", string(f.Payload))
 	} else {
 		w.key("payload_b64")
 		w.b = append(base64.StdEncoding.AppendEncode(append(w.b, '"'), f.Payload), '"')
 	}
-	return append(w.b, '}'), nil
+	w.b = append(w.b, '}')
 }
 
 type jsonWriter struct{ b []byte }
@@ -89,6 +106,17 @@ func (w *jsonWriter) text(name, v string) {
 		w.key(name)
 		w.b = appendJSONString(w.b, v)
 	}
+}
+
+func (w *jsonWriter) texts(name string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	w.key(name)
+	for i, v := range list {
+		w.b = appendJSONString(append(w.b, "[,"[min(i, 1)]), v)
+	}
+	w.b = append(w.b, ']')
 }
 
 func (w *jsonWriter) number(name string, v uint64) {
@@ -158,6 +186,7 @@ func unmarshalFrameJSON(b []byte, f *Frame) error {
 	r := jsonReader{m: m}
 	r.frameType(&f.Type)
 	r.text("client", &f.Client)
+	r.kind(&f.Kind)
 	r.text("to", &f.To)
 	r.text("from", &f.From)
 	r.big("id", &f.ID)
@@ -182,6 +211,10 @@ func unmarshalFrameJSON(b []byte, f *Frame) error {
 	r.number("max_payload", &f.MaxPayload)
 	r.number("version", &f.Version)
 	r.text("tenant", &f.Tenant)
+	if raw := r.get("groups"); raw != nil && json.Unmarshal(raw, &f.Groups) != nil {
+		r.fail("groups", "want an array of strings")
+	}
+	r.number("count", &f.Count)
 	r.payload(&f.Payload)
 	return r.err
 }
@@ -276,6 +309,18 @@ func (r *jsonReader) ack(v *AckMode) {
 		r.fail("ack", "want \"none\", \"owner\" or \"client\"")
 	}
 	*v = a
+}
+
+func (r *jsonReader) kind(v *Kind) {
+	var s string
+	if !r.text("kind", &s) {
+		return
+	}
+	k, err := ParseKind(s)
+	if err != nil {
+		r.fail("kind", "want \"client\", \"group\", \"all\", \"others\", \"prefix\" or \"user\"")
+	}
+	*v = k
 }
 
 func (r *jsonReader) payload(v *[]byte) {

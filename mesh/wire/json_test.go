@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -134,6 +135,11 @@ func TestValidate(t *testing.T) {
 		{Type: TypeAck, Instance: 1, ID: 1},
 		{Type: TypePing},
 		{Type: TypeBye},
+		{Type: TypeJoin, To: "lobby/a/b", ID: 1},
+		{Type: TypeSend, Kind: ToAll, ID: 1},
+		{Type: TypeSend, Kind: ToGroup, To: "a/b/c", ID: 1},
+		{Type: TypeSend, Kind: ToPrefix, To: "a/", ID: 1},
+		{Type: TypeLogin, Client: "alice", Instance: 1, Attempt: 1, Version: 1, Token: strings.Repeat("t", MaxToken), Groups: slices.Repeat([]string{strings.Repeat("g", 45)}, 64)},
 		{Type: TypeWelcome, Epoch: 1, Node: "n1", IdleMS: 1, MaxPayload: 1, Addrs: []string{"a"}},
 		{Type: TypeWaiting, TimeoutMS: 1},
 		{Type: TypeDeliver, From: "a", Instance: 1, ID: 1, Epoch: 1},
@@ -143,7 +149,7 @@ func TestValidate(t *testing.T) {
 		{Type: TypeGoaway, Code: Draining},
 	}
 	for i, f := range good {
-		client := i < 5
+		client := i < 10
 		if err := f.Validate(client); err != nil {
 			t.Errorf("%s: %v", f.Type, err)
 		}
@@ -167,6 +173,19 @@ func TestValidate(t *testing.T) {
 		"ping: payload":             {Type: TypePing, Payload: []byte("x")},
 		"login: token is":           {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Token: strings.Repeat("x", MaxToken+1)},
 		"login: tenant":             {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Tenant: "a/b"},
+		"join: to is missing":       {Type: TypeJoin, ID: 1},
+		"join: id is missing":       {Type: TypeJoin, To: "a"},
+		"join: to: ":                {Type: TypeJoin, To: "a*", ID: 1},
+		"leave: id is missing":      {Type: TypeLeave, To: "a"},
+		"send: kind is 99":          {Type: TypeSend, Kind: 99, To: "a", ID: 1},
+		"send: to: must be empty":   {Type: TypeSend, Kind: ToAll, To: "a", ID: 1},
+		"send: to: user":            {Type: TypeSend, Kind: ToUser, To: "a/b", ID: 1},
+		"send: to: prefix":          {Type: TypeSend, Kind: ToPrefix, To: "a*", ID: 1},
+		"send: groups":              {Type: TypeSend, To: "a", ID: 1, Groups: []string{"g"}},
+		"login: groups is not":      {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Groups: []string{"g"}, Addrs: []string{"a"}},
+		"login: groups has 65":      {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Groups: slices.Repeat([]string{"g"}, 65)},
+		"login: groups has 13":      {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Groups: slices.Repeat([]string{strings.Repeat("g", 250)}, 13)},
+		"login: groups: ":           {Type: TypeLogin, Client: "a", Instance: 1, Attempt: 1, Version: 1, Groups: []string{"a*"}},
 		"send: addrs has":           {Type: TypeSend, To: "a", ID: 1, Addrs: make([]string, 9)},
 	} {
 		if err := f.Validate(true); err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -180,7 +199,7 @@ func TestValidate(t *testing.T) {
 		Type: TypeLogin, Client: id, To: id, From: id, ID: math.MaxUint64, Instance: math.MaxUint64, Attempt: math.MaxUint64, Ack: AckClient,
 		TimeoutMS: math.MaxUint32, Code: 65535, Epoch: math.MaxUint64, Node: strings.Repeat("n", maxNodeName), Token: strings.Repeat("t", MaxToken),
 		IdleMS: math.MaxUint32, Addrs: []string{addr, addr, addr, addr, addr, addr, addr, addr}, RetryMS: math.MaxUint32, Text: strings.Repeat("t", MaxText),
-		MaxPayload: math.MaxUint32, Version: math.MaxUint32, Tenant: strings.Repeat("t", MaxTenant),
+		MaxPayload: math.MaxUint32, Version: math.MaxUint32, Tenant: strings.Repeat("t", MaxTenant), Kind: ToUser, Count: math.MaxUint32,
 	}
 	if err := f.Validate(true); err != nil {
 		t.Error(err)

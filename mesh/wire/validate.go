@@ -25,6 +25,7 @@ func (t Type) name() string {
 var typeNames = [...]string{
 	TypeLogin: "login", TypeWelcome: "welcome", TypeWaiting: "waiting", TypeSend: "send", TypeDeliver: "deliver", TypeAck: "ack",
 	TypeResult: "result", TypePing: "ping", TypePong: "pong", TypeKick: "kick", TypeGoaway: "goaway", TypeBye: "bye",
+	TypeJoin: "join", TypeLeave: "leave",
 }
 
 func (t Type) String() string {
@@ -62,7 +63,7 @@ func (f *Frame) Validate(fromClient bool) error {
 	if err := f.direction(fromClient); err != nil {
 		return err
 	}
-	if err := f.fields(); err != nil {
+	if err := f.fields(fromClient); err != nil {
 		return fmt.Errorf("%s: %w", f.Type, err)
 	}
 	return nil
@@ -70,20 +71,21 @@ func (f *Frame) Validate(fromClient bool) error {
 
 func (f *Frame) direction(fromClient bool) error {
 	switch f.Type {
-	case TypeLogin, TypeSend, TypePing, TypeBye, TypeAck:
+	case TypeLeave: // both
+	case TypeLogin, TypeSend, TypePing, TypeBye, TypeAck, TypeJoin:
 		if !fromClient {
 			return fmt.Errorf("%s: only clients send this", f.Type)
 		}
 	default:
 		if fromClient {
-			return fmt.Errorf("%s: only servers send this; clients send login, send, ack, ping or bye", f.Type)
+			return fmt.Errorf("%s: only servers send this; clients send login, send, ack, join, leave, ping or bye", f.Type)
 		}
 	}
 	return nil
 }
 
 // fields checks required fields first, so that what is missing is named before what is wrong.
-func (f *Frame) fields() error {
+func (f *Frame) fields(fromClient bool) error {
 	var err error
 	switch f.Type {
 	case TypeLogin:
@@ -93,7 +95,17 @@ func (f *Frame) fields() error {
 	case TypeWaiting:
 		err = need("timeout_ms", uint64(f.TimeoutMS))
 	case TypeSend:
+		if err = need("id", f.ID); f.Kind != ToAll && f.Kind != ToOthers {
+			err = first(needText("to", f.To), err)
+		}
+	case TypeJoin:
 		err = first(needText("to", f.To), need("id", f.ID))
+	case TypeLeave:
+		if err = needText("to", f.To); fromClient {
+			err = first(err, need("id", f.ID))
+		} else {
+			err = first(err, need("code", uint64(f.Code)))
+		}
 	case TypeDeliver:
 		err = first(needText("from", f.From), need("instance", f.Instance), need("id", f.ID), need("epoch", uint64(f.Epoch)))
 	case TypeAck:
@@ -112,6 +124,9 @@ func (f *Frame) fields() error {
 	if len(f.Payload) > 0 && f.Type != TypeSend && f.Type != TypeDeliver {
 		return errors.New("payload is not allowed here")
 	}
+	if len(f.Groups) > 0 && (f.Type != TypeLogin || len(f.Addrs) > 0 || f.Text != "") { // the three together might be too long
+		return errors.New("groups is not allowed here")
+	}
 	if err := f.ids(); err != nil {
 		return err
 	}
@@ -119,7 +134,10 @@ func (f *Frame) fields() error {
 }
 
 func (f *Frame) ids() error {
-	for _, id := range [...]struct{ field, id string }{{"client", f.Client}, {"to", f.To}, {"from", f.From}} {
+	if err := f.address(); err != nil {
+		return err
+	}
+	for _, id := range [...]struct{ field, id string }{{"client", f.Client}, {"from", f.From}} {
 		if id.id == "" {
 			continue
 		}
@@ -133,7 +151,34 @@ func (f *Frame) ids() error {
 	return ClientID{Tenant: f.Tenant, ID: "x"}.Validate() // says "tenant" itself
 }
 
+// address checks to, whose rules depend on the kind.
+func (f *Frame) address() error {
+	kind := f.Kind
+	if f.Type == TypeJoin || f.Type == TypeLeave {
+		kind = ToGroup
+	}
+	if !kind.Known() {
+		return kind.ValidateTo(f.To)
+	}
+	if f.To == "" {
+		return nil // required or not: see fields
+	}
+	if err := kind.ValidateTo(f.To); err != nil {
+		return fmt.Errorf("to: %w", err)
+	}
+	return nil
+}
+
 func (f *Frame) sizes() error {
+	if n := LoginGroups(f.Groups); n < len(f.Groups) {
+		return fmt.Errorf("groups has %d entries: at most %d of %d bytes together; join the others behind the login",
+			len(f.Groups), MaxLoginGroups, MaxLoginGroupBytes)
+	}
+	for _, g := range f.Groups {
+		if err := ToGroup.ValidateTo(g); err != nil {
+			return fmt.Errorf("groups: %w", err)
+		}
+	}
 	for _, t := range [...]struct {
 		field string
 		n     int

@@ -73,6 +73,18 @@ func TestFrameVectors(t *testing.T) {
 		{"kicked: busy, come back later", Frame{Type: TypeKick, Code: Busy, RetryMS: 1500, Addrs: []string{"10.0.0.2:7001"}}},
 		{"go away within ten seconds", Frame{Type: TypeGoaway, Code: Draining, TimeoutMS: 10000, Addrs: []string{"10.0.0.3:7001"}}},
 		{"bye", Frame{Type: TypeBye}},
+		{"log in to two groups", Frame{Type: TypeLogin, Client: "alice", Instance: 1, Attempt: 3, Version: 1, Groups: []string{"lobby", "news/größe"}}},
+		{"join a group", Frame{Type: TypeJoin, To: "lobby", ID: 2}},
+		{"result: joined", Frame{Type: TypeResult, ID: 2, Code: Joined}},
+		{"send to a group", Frame{Type: TypeSend, Kind: ToGroup, To: "lobby", ID: 3, Ack: AckOwner, TimeoutMS: 5000, Payload: []byte("hello")}},
+		{"deliver to a member", Frame{Type: TypeDeliver, From: "alice", Kind: ToGroup, To: "lobby", Instance: 0x0123456789abcdef, ID: 3, Epoch: 43, Payload: []byte("hello")}},
+		{"result: 9998 members reached", Frame{Type: TypeResult, ID: 3, Code: Delivered, Count: 9998}},
+		{"send to all", Frame{Type: TypeSend, Kind: ToAll, ID: 4, Payload: []byte("hello")}},
+		{"send to all but oneself", Frame{Type: TypeSend, Kind: ToOthers, ID: 5, Payload: []byte("hello")}},
+		{"send to everybody whose id begins with bot-", Frame{Type: TypeSend, Kind: ToPrefix, To: "bot-", ID: 6, Payload: []byte("hello")}},
+		{"send to all devices of a user", Frame{Type: TypeSend, Kind: ToUser, To: "alice", ID: 7, Ack: AckClient, Payload: []byte("hello")}},
+		{"leave a group", Frame{Type: TypeLeave, To: "lobby", ID: 8}},
+		{"the group was closed", Frame{Type: TypeLeave, To: "lobby", Code: GroupClosed}},
 	} {
 		if err := v.f.Validate(true); err != nil {
 			if err := v.f.Validate(false); err != nil {
@@ -101,8 +113,8 @@ func TestForwardVectors(t *testing.T) {
 		fullForward(),
 	} {
 		b := AppendForward(nil, &m)
-		fmt.Fprintf(&out, "\n# to %s, incarnation %d, epoch %d, from %s, message %s, ack %s, ref %d, left %d ms, tenant %q, payload %q\nforward %s\n",
-			m.To, m.Incarnation, m.Epoch, m.From, MessageID{m.Instance, m.Counter}, m.Ack, m.Ref, m.LeftMS, m.Tenant, m.Payload, grouped(b, len(b)-len(m.Payload)))
+		fmt.Fprintf(&out, "\n# to %s, incarnation %d, epoch %d, from %s, message %s, ack %s, ref %d, left %d ms, kind %s, tenant %q, payload %q\nforward %s\n",
+			m.To, m.Incarnation, m.Epoch, m.From, MessageID{m.Instance, m.Counter}, m.Ack, m.Ref, m.LeftMS, m.Kind, m.Tenant, m.Payload, grouped(b, len(b)-len(m.Payload)))
 	}
 	for _, s := range []Status{{Ref: 7, Code: Delivered}, {Seq: 300, Ref: 8, Code: NotOwner, Index: 70000}, {Seq: 301, Code: Overloaded}} {
 		fmt.Fprintf(&out, "\n# seq %d, ref %d, %s, index %d\nstatus %x\n", s.Seq, s.Ref, s.Code, s.Index, AppendStatus(nil, &s))

@@ -101,6 +101,14 @@ type Backend interface {
 	// client. StatusNotFound if it has no route. Not idempotent: a client that comes back is kicked by the second call.
 	Kick(ctx context.Context, client wire.ClientID, reason string) (KickResult, error)
 
+	// Groups reads one page of a tenant's groups, with every one that was joined before the call; it needs a quorum.
+	Groups(ctx context.Context, q GroupQuery) (GroupPage, error)
+	// GroupMembers asks the nodes that have members of a group and merges a page of what they say. A group that nobody is in
+	// has none; that is no error.
+	GroupMembers(ctx context.Context, group wire.Topic, q GroupQuery) (GroupMembers, error)
+	// CloseGroup removes all members of a group, each of whom is told reason. Who joins later is in it again. Idempotent.
+	CloseGroup(ctx context.Context, group wire.Topic, reason string) (GroupClosed, error)
+
 	// Send sends a message and waits for its outcome, at most m.Timeout. Outcomes (offline, unavailable …) are results;
 	// errors are kept for messages that were never tried. A second call with the same ID gets the first one's outcome or
 	// leads to no second delivery. m.Payload is the backend's to keep.
@@ -135,8 +143,9 @@ type WatchQuery struct {
 
 // Message is a checked SendRequest.
 type Message struct {
-	From    string // empty, or a valid client id; the API is trusted with it
-	To      wire.ClientID
+	From    string        // empty, or a valid client id; the API is trusted with it
+	To      wire.ClientID // its tenant, and what Kind says in place of an id
+	Kind    wire.Kind
 	Payload []byte
 	Ack     wire.AckMode
 	Timeout time.Duration  // more than 0, at most MaxSendTimeout

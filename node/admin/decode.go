@@ -190,10 +190,24 @@ func ttl(s uint32) (time.Duration, error) {
 
 // message checks a SendRequest field by field.
 func (q *SendRequest) message(maxPayload int) (m Message, err error) {
-	if q.To == "" {
-		return m, Errorf(StatusBadRequest, `field "to" is missing`).WithHint("name the client to send to")
+	if q.Kind != "" {
+		if m.Kind, err = wire.ParseKind(q.Kind); err != nil {
+			return m, Errorf(StatusBadRequest, "field %q: %v", "kind", err)
+		}
 	}
-	if m.To, err = clientID(`field "to"`, q.Tenant, q.To); err != nil {
+	if q.To == "" && m.Kind != wire.ToAll && m.Kind != wire.ToOthers {
+		return m, Errorf(StatusBadRequest, `field "to" is missing`).WithHint("name the %s to send to", m.Kind)
+	}
+	if m.Kind == wire.ToClient {
+		m.To, err = clientID(`field "to"`, q.Tenant, q.To)
+	} else {
+		m.To, err = clientID(`field "tenant"`, q.Tenant, "x")
+		m.To.ID = q.To
+		if bad := m.Kind.ValidateTo(q.To); err == nil && bad != nil {
+			err = Errorf(StatusBadRequest, "field %q: %v", "to", bad)
+		}
+	}
+	if err != nil {
 		return m, err
 	}
 	if q.From != "" {

@@ -83,7 +83,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	// Outcomes that are no errors, or that nobody but a client session is told.
 	internal := map[wire.Code]bool{
 		wire.None: true, wire.Delivered: true, wire.Accepted: true, wire.OK: true, wire.Internal: true, wire.Bye: true, wire.Kicked: true,
-		wire.IdleTimeout: true, wire.SlowReader: true,
+		wire.IdleTimeout: true, wire.SlowReader: true, wire.Joined: true, wire.Left: true, wire.GroupClosed: true,
 	}
 	wire.Known(func(code wire.Code, name string, _ wire.Class) bool {
 		if got := statusOf(code); (got == StatusInternal) != internal[code] {

@@ -130,6 +130,9 @@ func sendMessage(r *request) (any, error) {
 	r.note("from", b.From)
 	r.note("tenant", b.Tenant)
 	r.note("to", b.To)
+	if b.Kind != "" {
+		r.note("kind", b.Kind)
+	}
 	m, err := b.message(r.s.cfg.MaxPayload)
 	if err != nil {
 		return nil, err

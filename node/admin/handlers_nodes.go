@@ -43,6 +43,10 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/routes/{client}", handler: getRoute},
 		{method: "POST", path: "/v1/routes/{client}/kick", action: "route.kick", handler: kick},
 
+		{method: "GET", path: "/v1/groups", handler: listGroups},
+		{method: "GET", path: "/v1/groups/{group}/members", handler: groupMembers},
+		{method: "POST", path: "/v1/groups/{group}/close", action: "group.close", handler: closeGroup},
+
 		{method: "POST", path: "/v1/messages", action: "message.send", handler: sendMessage},
 		{method: "POST", path: "/v1/client-tokens", action: "client-token.create", handler: clientToken},
 	}

@@ -37,7 +37,7 @@ func getRoute(r *request) (any, error) {
 	if all {
 		found.Nodes = list(found.Nodes)
 	}
-	if !found.Found {
+	if !found.Found && len(found.Devices) == 0 {
 		return answer{http.StatusNotFound, found}, nil
 	}
 	return found, nil

@@ -43,6 +43,9 @@ type fake struct {
 	route    Route
 	page     RoutePage
 	stats    RouteStats
+	groups   GroupPage
+	members  GroupMembers
+	groupEnd GroupClosed
 	kicked   KickResult
 	sent     SendResult
 	ctoken   ClientToken
@@ -182,6 +185,18 @@ func (f *fake) WatchRoutes(ctx context.Context, q WatchQuery, emit func(RouteEve
 
 func (f *fake) Kick(ctx context.Context, c wire.ClientID, reason string) (KickResult, error) {
 	return f.kicked, f.called(ctx, "Kick", c, reason)
+}
+
+func (f *fake) Groups(ctx context.Context, q GroupQuery) (GroupPage, error) {
+	return f.groups, f.called(ctx, "Groups", q)
+}
+
+func (f *fake) GroupMembers(ctx context.Context, t wire.Topic, q GroupQuery) (GroupMembers, error) {
+	return f.members, f.called(ctx, "GroupMembers", t, q)
+}
+
+func (f *fake) CloseGroup(ctx context.Context, t wire.Topic, reason string) (GroupClosed, error) {
+	return f.groupEnd, f.called(ctx, "CloseGroup", t, reason)
 }
 
 func (f *fake) Send(ctx context.Context, m Message) (SendResult, error) {

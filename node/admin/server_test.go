@@ -68,6 +68,7 @@ func TestAudit(t *testing.T) {
 		{func() error { _, err := c.RaiseFeatureLevel(ctx); return err }, map[string]any{"action": "cluster.upgrade"}},
 		{func() error { _, err := c.TakeSnapshot(ctx); return err }, map[string]any{"action": "raft.snapshot"}},
 		{func() error { _, err := c.Kick(ctx, alice, "why"); return err }, map[string]any{"action": "route.kick", "client": "alice", "reason": "why"}},
+		{func() error { _, err := c.CloseGroup(ctx, "acme", "a/b", "why"); return err }, map[string]any{"action": "group.close", "group": "a/b", "tenant": "acme", "reason": "why"}},
 		{func() error {
 			_, err := c.Send(ctx, SendRequest{From: "ops", To: "bob", Payload: ptr("SECRET-3")})
 			return err

@@ -244,6 +244,8 @@ type Route struct {
 	Leader      string           `json:"leader"`          // who proved the read; with Local, the leader as far as known
 	OwnerCheck  string           `json:"owner_check"`     // OwnerConfirmed …
 	Nodes       []RouteView      `json:"nodes,omitempty"` // with all_nodes
+
+	Devices []RouteRow `json:"devices,omitempty"` // of the user of just this id, whether or not Found
 }
 
 // RouteView is one node's own, local view of a route.
@@ -329,7 +331,8 @@ const (
 type SendRequest struct {
 	From       string  `json:"from,omitempty"` // shown to the recipient and in the audit log; empty: "api"
 	Tenant     string  `json:"tenant,omitempty"`
-	To         string  `json:"to"`
+	Kind       string  `json:"kind,omitempty"` // what To names: client (default), group, prefix, user; all and others want no To
+	To         string  `json:"to,omitempty"`
 	Payload    *string `json:"payload,omitempty"`     // UTF-8 text
 	PayloadB64 *string `json:"payload_b64,omitempty"` // standard base64, padded
 	Ack        string  `json:"ack,omitempty"`         // AckNone, AckOwner (default), AckClient
@@ -342,6 +345,7 @@ type SendResult struct {
 	Result string    `json:"result"` // the code's name: delivered, offline, unavailable, timeout, unknown, accepted …
 	Code   wire.Code `json:"code"`
 	Owner  string    `json:"owner"` // the owner's name; empty where none was found
+	Count  uint32    `json:"count"` // recipients reached, of a message to many
 	RTTUS  uint32    `json:"rtt_us"`
 	ID     string    `json:"id"` // wire.MessageID as text
 }

@@ -43,6 +43,7 @@ type Client struct {
 	maxPayload  int
 	pend        pendingList
 	late        lateIDs
+	groups      groups
 	asking      bool // the loop knows that answers are waited for, see askLocked
 	askingSince int64
 	room        chan struct{} // closed when something is freed; nil: nobody waits
@@ -73,6 +74,9 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		closing: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.pend.soonest = never
+	for _, g := range cfg.Groups {
+		c.groups.wantLocked(g) // nobody else has c yet
+	}
 	c.loop = loop{book: book, plan: book.all(), byeBy: never}
 	go c.run()
 	if cfg.OnMessage != nil {
@@ -229,6 +233,7 @@ func (c *Client) activate(s *session) {
 	}
 	c.cur = s
 	c.maxPayload = s.maxPayload
+	c.joinAllLocked(s) // before what is sent to groups that it is in
 	tooLarge := c.resendLocked(s)
 	c.mu.Unlock()
 	for _, p := range tooLarge {

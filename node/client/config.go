@@ -45,6 +45,11 @@ type Config struct {
 	// OnRefused, if set, is told of ack=none messages that failed after Send returned: refused by the cluster, or never
 	// written before their time-out. It must return soon.
 	OnRefused func(Result)
+	// Groups are joined with the first login; see Client.Join for more.
+	Groups []string
+	// OnLeft, if set, is told of groups that this Client is in no more without having asked for it: closed by an operator,
+	// refused after a reconnect. It must return soon.
+	OnLeft func(group string, why *wire.Error)
 	// ManualAck leaves acknowledging to Message.Ack. false: a message that asks for it is acknowledged when OnMessage has
 	// returned, or when Receive hands it out.
 	ManualAck bool
@@ -106,6 +111,14 @@ func (cfg *Config) validate() error {
 	}
 	if err := (wire.ClientID{Tenant: cfg.Tenant, ID: cfg.Client}).Validate(); err != nil {
 		return fmt.Errorf("client config: Client or Tenant: %w", err)
+	}
+	if len(cfg.Groups) > wire.MaxGroups {
+		return fmt.Errorf("client config: Groups has %d entries: at most %d", len(cfg.Groups), wire.MaxGroups)
+	}
+	for _, g := range cfg.Groups {
+		if err := wire.ToGroup.ValidateTo(g); err != nil {
+			return fmt.Errorf("client config: Groups: %w", err)
+		}
 	}
 	for _, f := range []struct {
 		name string

@@ -17,7 +17,7 @@ const pendingCost = 64
 // unacknowledged one that no session took yet. Whoever unlinks it, under Client.mu, finishes it.
 type pending struct {
 	id         uint64
-	to         string
+	to         Address
 	payload    []byte // its own
 	ack        wire.AckMode
 	start      int64
@@ -30,7 +30,7 @@ type pending struct {
 
 var pendings = sync.Pool{New: func() any { return new(pending) }}
 
-func (p *pending) cost() int { return len(p.payload) + len(p.to) + pendingCost }
+func (p *pending) cost() int { return len(p.payload) + len(p.to.to) + pendingCost }
 
 // free gives p back. Nobody may refer to it any more.
 func (p *pending) free() {
@@ -94,7 +94,7 @@ func (l *pendingList) unlink(p *pending) {
 
 // finish tells whoever waits for p, which is unlinked. Not to be called with Client.mu held.
 func (c *Client) finish(p *pending, r Result) {
-	r.ID = wire.MessageID{Instance: c.Instance(), Counter: p.id}
+	r.ID = c.messageID(p.to, p.id)
 	r.RTT = max(0, sinceNanos(p.start, c.now()))
 	switch {
 	case p.ack == wire.AckNone:
@@ -122,6 +122,10 @@ func (c *Client) settle(s *session, f *wire.Frame) {
 		c.mu.Unlock() // this session was superseded: its refusals say nothing about the repetition over the new one
 		return
 	}
+	if c.groups.settleLocked(f) {
+		c.mu.Unlock()
+		return
+	}
 	p := c.pend.byID[f.ID]
 	if p != nil {
 		c.pend.unlink(p)
@@ -131,10 +135,10 @@ func (c *Client) settle(s *session, f *wire.Frame) {
 	c.mu.Unlock()
 	switch {
 	case p != nil:
-		c.finish(p, Result{Code: f.Code, Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
+		c.finish(p, Result{Code: f.Code, Count: int(f.Count), Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
 	case late, f.Code == wire.Delivered, f.Code == wire.Accepted:
 	default:
-		c.refused(Result{Code: f.Code, Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
+		c.refused(Result{Code: f.Code, Count: int(f.Count), Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
 	}
 }
 
@@ -241,7 +245,7 @@ func (c *Client) recoverLocked(unsent *chunk, off int, rest []*chunk) {
 			return nil
 		}
 		p := pendings.Get().(*pending)
-		p.id, p.to, p.ack, p.start = f.ID, cloneText(f.To), wire.AckNone, now
+		p.id, p.to, p.ack, p.start = f.ID, Address{f.Kind, cloneText(f.To)}, wire.AckNone, now
 		p.deadline = now + int64(f.TimeoutMS)*1e6
 		p.payload = append(p.payload, f.Payload...)
 		for at != nil && at.id < p.id {

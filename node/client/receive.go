@@ -15,7 +15,11 @@ type Message struct {
 	ID      wire.MessageID // names it for ever
 	Epoch   wire.Epoch     // of the session it came over
 	Payload []byte
-	c       *Client // set if the sender waits for an acknowledgement
+
+	Kind  wire.Kind // how it was addressed; ToClient also for what was sent to all devices of a user
+	Group string    // ToGroup: which one
+
+	c *Client // set if the sender waits for an acknowledgement
 }
 
 // Ack tells the sender that the message was dealt with, if it asked for that; needed only with Config.ManualAck. It does

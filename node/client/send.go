@@ -15,6 +15,7 @@ type Result struct {
 	Code  wire.Code
 	Text  string         // for people, often empty
 	Owner string         // the name of the node that delivered it, if there is one
+	Count int            // how many recipients were reached, of a message to many; what is not Delivered may have reached some too
 	RTT   time.Duration  // from the call to the result
 	ID    wire.MessageID // of the message
 	err   error
@@ -54,6 +55,11 @@ func WithTimeout(d time.Duration) SendOption { return func(o *sendOptions) { o.t
 // The error is Result.Err, or ErrOverloaded, or the Client's own error if that has ended. If ctx ends first, the error
 // holds ctx's as well, and the result's code is Timeout, or Unavailable if the message never left.
 func (c *Client) Send(ctx context.Context, to string, payload []byte, opts ...SendOption) (Result, error) {
+	return c.SendTo(ctx, ToClient(to), payload, opts...)
+}
+
+// SendTo is Send to any address.
+func (c *Client) SendTo(ctx context.Context, to Address, payload []byte, opts ...SendOption) (Result, error) {
 	o := sendOptions{ack: wire.AckOwner}
 	for _, opt := range opts {
 		opt(&o)
@@ -86,6 +92,11 @@ func (c *Client) Send(ctx context.Context, to string, payload []byte, opts ...Se
 // The error is ErrOverloaded past MaxInFlight or QueueBytes, another *wire.Error for what can never be sent, or the
 // Client's own if that has ended.
 func (c *Client) SendAsync(to string, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result)) (wire.MessageID, error) {
+	return c.SendToAsync(ToClient(to), payload, ack, timeout, done)
+}
+
+// SendToAsync is SendAsync to any address.
+func (c *Client) SendToAsync(to Address, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result)) (wire.MessageID, error) {
 	if timeout == 0 {
 		timeout = c.cfg.Timeout
 	}
@@ -98,8 +109,8 @@ func (c *Client) SendAsync(to string, payload []byte, ack wire.AckMode, timeout 
 
 // enqueue gives a message its id and hands it to the session, if there is one. The pending message is returned if the
 // caller is to wait for it, which is when it gives no done.
-func (c *Client) enqueue(to string, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result)) (*pending, wire.MessageID, error) {
-	if err := (wire.ClientID{ID: to}).Validate(); err != nil {
+func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result)) (*pending, wire.MessageID, error) {
+	if err := to.kind.ValidateTo(to.to); err != nil {
 		return nil, wire.MessageID{}, wire.Errorf(wire.BadRequest, "recipient: %v", err)
 	}
 	if timeout <= 0 || timeout > maxTimeout {
@@ -117,12 +128,12 @@ func (c *Client) enqueue(to string, payload []byte, ack wire.AckMode, timeout ti
 	if len(payload) > c.maxPayload {
 		return nil, wire.MessageID{}, wire.Errorf(wire.TooLarge, "payload of %d bytes: the cluster takes %d at most", len(payload), c.maxPayload)
 	}
-	cost := len(payload) + len(to) + pendingCost
+	cost := len(payload) + len(to.to) + pendingCost
 	if held := c.heldLocked(); held > 0 && held+cost > c.cfg.QueueBytes || ack != wire.AckNone && len(c.pend.byID) >= c.cfg.MaxInFlight {
 		return nil, wire.MessageID{}, ErrOverloaded
 	}
 	c.counter++
-	id := wire.MessageID{Instance: c.Instance(), Counter: c.counter}
+	id := c.messageID(to, c.counter)
 	s := c.cur
 	if s != nil {
 		c.appendSend(s, id.Counter, to, payload, ack, int64(timeout))
@@ -150,11 +161,11 @@ func (c *Client) enqueue(to string, payload []byte, ack wire.AckMode, timeout ti
 	return p, id, nil
 }
 
-func (c *Client) appendSend(s *session, id uint64, to string, payload []byte, ack wire.AckMode, left int64) {
+func (c *Client) appendSend(s *session, id uint64, to Address, payload []byte, ack wire.AckMode, left int64) {
 	// The node gives up a little sooner, so that its answer, which knows more than "no answer", is here in time.
 	left -= min(left/8, int64(250*time.Millisecond))
 	ms := uint32((left + 1e6 - 1) / 1e6)
-	s.out.append(&wire.Frame{Type: wire.TypeSend, To: to, ID: id, Ack: ack, TimeoutMS: ms, Payload: payload})
+	s.out.append(&wire.Frame{Type: wire.TypeSend, Kind: to.kind, To: to.to, ID: id, Ack: ack, TimeoutMS: ms, Payload: payload})
 }
 
 func (c *Client) await(ctx context.Context, p *pending) (Result, error) {
@@ -162,9 +173,9 @@ func (c *Client) await(ctx context.Context, p *pending) (Result, error) {
 	select {
 	case r = <-p.answer:
 	case <-ctx.Done():
-		id := p.id
+		id := c.messageID(p.to, p.id)
 		c.mu.Lock()
-		mine := c.pend.byID[id] == p
+		mine := c.pend.byID[id.Counter] == p
 		if mine {
 			c.pend.unlink(p)
 			c.late.addIf(p)
@@ -173,7 +184,7 @@ func (c *Client) await(ctx context.Context, p *pending) (Result, error) {
 		c.mu.Unlock()
 		if mine {
 			r = timedOut(p)
-			r.ID = wire.MessageID{Instance: c.Instance(), Counter: id}
+			r.ID = id
 			r.RTT = sinceNanos(p.start, c.now())
 			r.err = context.Cause(ctx)
 		} else {

@@ -28,6 +28,7 @@ type session struct {
 	node       string
 	idle       time.Duration
 	maxPayload int
+	groups     []string // that the login named
 
 	// owned by the session's goroutine
 	names    map[string]string // senders' ids, so that a message need not allocate one
@@ -145,7 +146,7 @@ func (s *session) serve() *ending {
 	}
 	login := wire.Frame{
 		Type: wire.TypeLogin, Client: s.c.cfg.Client, Tenant: s.c.cfg.Tenant, Instance: s.c.instance, Attempt: s.attempt,
-		Version: wire.ProtocolVersion, Token: token,
+		Version: wire.ProtocolVersion, Token: token, Groups: s.takeGroups(),
 	}
 	if _, err := t.write(wire.AppendFrame(nil, &login)); err != nil {
 		return lost(err)
@@ -216,6 +217,8 @@ func (s *session) handle(f *wire.Frame) *ending {
 			return protocolError("result without id or code")
 		}
 		s.c.settle(s, f)
+	case wire.TypeLeave:
+		s.c.left(s, strings.Clone(f.To), &wire.Error{Code: f.Code, Text: strings.Clone(f.Text)})
 	case wire.TypePong:
 	case wire.TypeKick:
 		return kicked(f)
@@ -270,7 +273,10 @@ func (s *session) deliver(f *wire.Frame) *ending {
 		}
 		return nil
 	}
-	m := Message{From: s.name(f.From), ID: id, Epoch: f.Epoch, Payload: s.keep(f.Payload)}
+	m := Message{From: s.name(f.From), ID: id, Epoch: f.Epoch, Payload: s.keep(f.Payload), Kind: f.Kind}
+	if f.Kind == wire.ToGroup {
+		m.Group = s.name(f.To)
+	}
 	if f.Ack == wire.AckClient {
 		m.c = s.c
 	}

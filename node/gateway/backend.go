@@ -22,6 +22,11 @@ type Backend interface {
 	// and must not block long. How it ended is told through s.Result.
 	Send(s *Session, f *wire.Frame)
 
+	// Join makes s a member of a group and tells it through s.Result, with id, once the cluster knows; Leave ends that. Both
+	// run on the session's read goroutine and must not block.
+	Join(s *Session, group string, id uint64)
+	Leave(s *Session, group string, id uint64)
+
 	// Closed says that s has ended: no deliver frame will be written to it any more, everything accepted was reported through
 	// Receipt, and Send will not be called for it again. It is called exactly once for every session for which Login was
 	// called, always after Login returned.

@@ -32,6 +32,10 @@ type conn interface {
 	deliverSize(m *wire.Forward) int
 	appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([]byte, error)
 
+	// sizeShared is how much appendShared appends, exactly.
+	sizeShared(f *wire.Shared, epoch wire.Epoch) int
+	appendShared(dst []byte, f *wire.Shared, epoch wire.Epoch) []byte
+
 	// write writes buf, which holds the frames that items delimit. After an error the first `touched` of them may have left
 	// in part or whole, and nothing of the others ever will.
 	write(buf []byte, items []item) (touched int, err error)
@@ -111,6 +115,12 @@ func (c *tcpConn) deliverSize(m *wire.Forward) int { return wire.DeliverSize(m) 
 
 func (c *tcpConn) appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([]byte, error) {
 	return wire.AppendDeliver(dst, m, epoch), nil
+}
+
+func (c *tcpConn) sizeShared(f *wire.Shared, _ wire.Epoch) int { return f.Size() }
+
+func (c *tcpConn) appendShared(dst []byte, f *wire.Shared, epoch wire.Epoch) []byte {
+	return f.Append(dst, epoch)
 }
 
 func (c *tcpConn) write(buf []byte, items []item) (int, error) {

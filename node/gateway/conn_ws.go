@@ -118,6 +118,12 @@ func (c *wsConn) appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([
 	return c.append(dst, f)
 }
 
+func (c *wsConn) sizeShared(f *wire.Shared, epoch wire.Epoch) int { return f.SizeJSON(epoch) }
+
+func (c *wsConn) appendShared(dst []byte, f *wire.Shared, epoch wire.Epoch) []byte {
+	return f.AppendJSON(dst, epoch)
+}
+
 // write gathers the messages' WebSocket frames and writes them at once: one system call for many messages.
 func (c *wsConn) write(buf []byte, items []item) (int, error) {
 	room := wire.GetBuffer(len(buf) + 16*len(items))

@@ -82,17 +82,7 @@ func (d *dedupe) look(instance, counter uint64, now time.Duration) (verdict, *pe
 // took records that a message judged fresh was accepted. known is what look returned for it. code is the result if it is
 // final already, p the open one otherwise.
 func (d *dedupe) took(known *peer, instance, counter uint64, code wire.Code, p *pending, now time.Duration) {
-	if known == nil {
-		if d.peers == nil {
-			d.peers = make(map[uint64]*peer)
-		}
-		if len(d.peers) >= d.maxPeers {
-			d.forget(d.oldest)
-		}
-		known = &peer{instance: instance, heard: now}
-		d.peers[instance] = known
-		d.pushNewest(known)
-	}
+	known = d.know(known, instance, now)
 	known.last = counter
 	if len(known.seen) >= d.window {
 		cut := max(1, d.window/2) // half at a time: one copy for many messages
@@ -105,6 +95,28 @@ func (d *dedupe) took(known *peer, instance, counter uint64, code wire.Code, p *
 	if p != nil {
 		p.peer = known
 	}
+}
+
+// passed is took for a message whose result nobody will ask for: its id alone is not worth remembering.
+func (d *dedupe) passed(known *peer, instance, counter uint64, now time.Duration) {
+	known = d.know(known, instance, now)
+	known.last, known.lost = counter, counter
+}
+
+func (d *dedupe) know(known *peer, instance uint64, now time.Duration) *peer {
+	if known != nil {
+		return known
+	}
+	if d.peers == nil {
+		d.peers = make(map[uint64]*peer)
+	}
+	if len(d.peers) >= d.maxPeers {
+		d.forget(d.oldest)
+	}
+	known = &peer{instance: instance, heard: now}
+	d.peers[instance] = known
+	d.pushNewest(known)
+	return known
 }
 
 // resolved keeps the result of an open message, if it is remembered still.

@@ -86,7 +86,7 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	}
 	v, from, first := s.dedupe.look(m.Instance, m.Counter, now)
 	if v != fresh && !mutate.NoDedupe {
-		return s.notFreshLocked(v, first, m, to), nil
+		return s.notFreshLocked(v, first, m.Ack, waiter{to, m.Ref}), nil
 	}
 	var notes []note
 	if m.Ack == wire.AckClient && len(s.unacked) >= s.g.cfg.MaxUnacked {
@@ -112,30 +112,33 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	if mutate.DeliveredOnAccept && m.Ack != wire.AckNone {
 		notes = append(notes, note{waiter{to, m.Ref}, wire.Delivered})
 	} else if m.Ack != wire.AckNone {
-		p = &pending{
-			id: wire.MessageID{Instance: m.Instance, Counter: m.Counter}, to: to, ref: m.Ref, expires: expires,
-			client: m.Ack == wire.AckClient,
-		}
-		if p.client {
-			if s.unacked == nil {
-				s.unacked = make(map[wire.MessageID]*pending)
-			}
-			s.unacked[p.id] = p
-		}
+		p = s.awaitLocked(wire.MessageID{Instance: m.Instance, Counter: m.Counter}, m.Ack, waiter{to, m.Ref}, expires)
 	}
 	s.dedupe.took(from, m.Instance, m.Counter, wire.Unknown, p, now)
 	s.dlv.added(c, before, p, expires)
 	return wire.None, notes
 }
 
-func (s *Session) notFreshLocked(v verdict, first *seen, m *wire.Forward, to Receipt) wire.Code {
+// awaitLocked notes that w waits for the end of a message that is about to be queued.
+func (s *Session) awaitLocked(id wire.MessageID, ack wire.AckMode, w waiter, expires time.Duration) *pending {
+	p := &pending{id: id, to: w.to, ref: w.ref, expires: expires, client: ack == wire.AckClient}
+	if p.client {
+		if s.unacked == nil {
+			s.unacked = make(map[wire.MessageID]*pending)
+		}
+		s.unacked[p.id] = p
+	}
+	return p
+}
+
+func (s *Session) notFreshLocked(v verdict, first *seen, ack wire.AckMode, w waiter) wire.Code {
 	if v == overtaken {
 		s.g.st.drop(DropOutOfOrder, 1)
 		return wire.OutOfOrder
 	}
 	s.g.st.drop(DropDuplicate, 1)
 	switch {
-	case m.Ack == wire.AckNone:
+	case ack == wire.AckNone:
 		return wire.None
 	case v == forgotten:
 		return wire.Unknown
@@ -144,7 +147,7 @@ func (s *Session) notFreshLocked(v verdict, first *seen, m *wire.Forward, to Rec
 	case len(first.p.more) >= maxRepeats:
 		return wire.Overloaded
 	}
-	first.p.more = append(first.p.more, waiter{to, m.Ref})
+	first.p.more = append(first.p.more, w)
 	return wire.None
 }
 

@@ -109,6 +109,14 @@ func (n *fakeNode) Send(s *Session, f *wire.Frame) {
 	}
 }
 
+func (n *fakeNode) Join(s *Session, group string, id uint64) {
+	s.Result(id, wire.Joined, "", "in "+group)
+}
+
+func (n *fakeNode) Leave(s *Session, group string, id uint64) {
+	s.Result(id, wire.Left, "", "out of "+group)
+}
+
 func (n *fakeNode) Closed(s *Session) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

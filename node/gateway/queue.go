@@ -12,9 +12,10 @@ const itemCost = 48
 
 // item is one encoded frame in a chunk, ending at chunk.buf[end].
 type item struct {
-	end     int
+	end     int           // of a shared frame that is not encoded yet: its size
 	p       *pending      // who wants to know; nil for control frames and ack=none
 	expires time.Duration // since the gateway's start; 0: never
+	shared  *wire.Shared  // not encoded yet
 }
 
 // pending is an accepted message whose result somebody waits for. Guarded by Session.mu.
@@ -60,9 +61,10 @@ type chunk struct {
 	buf     []byte
 	items   []item
 	expires time.Duration // the first of its items to expire; 0: none does
+	lazy    int           // not 0: it holds shared frames only, of that many bytes, and buf is empty until they are encoded
 }
 
-func (c *chunk) cost() int { return len(c.buf) + itemCost*len(c.items) }
+func (c *chunk) cost() int { return len(c.buf) + c.lazy + itemCost*len(c.items) }
 
 // queue is a list of chunks in the order of writing. cost counts what its owner has not released yet, so a chunk being
 // written still counts. Guarded by Session.mu.
@@ -79,10 +81,10 @@ func (q *queue) room(n int) *chunk {
 	size := smallChunk
 	if k := len(q.chunks); k > 0 {
 		last := q.chunks[k-1]
-		if cap(last.buf)-len(last.buf) >= n {
+		if last.lazy == 0 && cap(last.buf)-len(last.buf) >= n {
 			return last
 		}
-		size = min(4*cap(last.buf), largeChunk)
+		size = max(size, min(4*cap(last.buf), largeChunk))
 	}
 	c := spare.Get().(*chunk)
 	c.loan = wire.GetBuffer(max(n, size))
@@ -98,6 +100,23 @@ func (q *queue) added(c *chunk, before int, p *pending, expires time.Duration) {
 		c.expires = expires
 	}
 	q.cost += len(c.buf) - before + itemCost
+}
+
+// addShared queues a frame of that size that others share. It counts in full, for it is kept alive by each of them.
+func (q *queue) addShared(sh *wire.Shared, size int, p *pending, expires time.Duration) {
+	var c *chunk
+	if k := len(q.chunks); k > 0 && q.chunks[k-1].lazy > 0 && q.chunks[k-1].lazy+size <= largeChunk {
+		c = q.chunks[k-1]
+	} else {
+		c = new(chunk)
+		q.chunks = append(q.chunks, c)
+	}
+	c.items = append(c.items, item{end: size, p: p, expires: expires, shared: sh})
+	if expires != 0 && (c.expires == 0 || expires < c.expires) {
+		c.expires = expires
+	}
+	c.lazy += size
+	q.cost += size + itemCost
 }
 
 // take removes and returns the first chunk, or nil. It counts until release.
@@ -140,6 +159,16 @@ func (c *chunk) removeExpired(now time.Duration, gone func(*pending)) int {
 				gone(it.p)
 			}
 			start = it.end
+			if it.shared != nil {
+				c.lazy -= it.end
+			}
+			continue
+		}
+		if it.shared != nil {
+			kept = append(kept, it)
+			if it.expires != 0 && (c.expires == 0 || it.expires < c.expires) {
+				c.expires = it.expires
+			}
 			continue
 		}
 		w += copy(c.buf[w:], c.buf[start:it.end])

@@ -83,6 +83,10 @@ func (s *Session) handle(f *wire.Frame) (wire.Code, string) {
 		s.onAck(wire.MessageID{Instance: f.Instance, Counter: f.ID})
 	case wire.TypePing:
 		s.control(&wire.Frame{Type: wire.TypePong})
+	case wire.TypeJoin:
+		s.g.cfg.Backend.Join(s, strings.Clone(f.To), f.ID)
+	case wire.TypeLeave:
+		s.g.cfg.Backend.Leave(s, strings.Clone(f.To), f.ID)
 	case wire.TypeBye:
 		return wire.Bye, ""
 	case wire.TypeLogin:
@@ -167,6 +171,9 @@ func (s *Session) identify(f *wire.Frame) *wire.Error {
 		return wire.Errorf(code, "this node takes no logins at the moment: try another one")
 	}
 	s.id = wire.SessionID{Instance: f.Instance, Attempt: f.Attempt}
+	for _, g := range f.Groups {
+		s.loginGroups = append(s.loginGroups, strings.Clone(g))
+	}
 	if s.g.cfg.DevMode {
 		s.client = wire.ClientID{Tenant: strings.Clone(f.Tenant), ID: strings.Clone(f.Client)}
 		return nil

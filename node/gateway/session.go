@@ -35,6 +35,7 @@ type Session struct {
 	// Owned by the read goroutine.
 	loginCalled bool
 	attachment  any
+	loginGroups []string
 
 	heard atomic.Int64 // when the last frame arrived, on the gateway's coarse clock
 

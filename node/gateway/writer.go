@@ -98,10 +98,12 @@ func (s *Session) writeDeliver() bool {
 			p.taken = true
 		}
 	}
+	epoch := s.epoch
 	s.allowWriteLocked(left) // under the lock: Close's interrupt comes before, then closing is set, or after, then it counts
 	s.mu.Unlock()
 	tell(notes)
 
+	c.encode(s.conn, epoch)
 	s.journalWrite(c, checked)
 	touched, err := 0, error(nil)
 	if len(c.items) > 0 {

@@ -49,6 +49,13 @@ func newCollector(s Sources) *collector {
 	}
 	c.value(gauge, "imroute_peers_up", "Peers with a data connection to this node.", s.PeersUp)
 
+	c.value(gauge, "imroute_topics", "Groups and services with members on this node.", s.Topics)
+	c.value(gauge, "imroute_memberships", "Memberships of this node's sessions in groups and services.", s.Memberships)
+	c.value(gauge, "imroute_fanout_queue_bytes", "Messages to many that wait to be handed to sessions of this node.", s.FanoutBytes)
+	c.value(counter, "imroute_fanout_messages_total", "Messages to many that this node took.", s.FanoutArrived)
+	c.value(counter, "imroute_fanout_deliveries_total", "Sessions of this node that took a message to many, each message apart.", s.FanoutReached)
+	c.value(counter, "imroute_fanout_refused_total", "Messages to many that this node refused for want of room.", s.FanoutRefused)
+
 	if s.RaftState != nil {
 		c.add(gauge, "imroute_raft_state", "1 for the Raft state this node is in.", "state",
 			func(emit func(float64, ...string)) {

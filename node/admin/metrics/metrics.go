@@ -30,6 +30,13 @@ type Sources struct {
 	LaneQueueBytes func() map[string]float64 // bytes that wait for a peer, by its name
 	PeersUp        func() float64            // peers with a data connection
 
+	Topics        func() float64 // groups and services with members here, or agreed to have some
+	Memberships   func() float64 // sessions in them, each once for each
+	FanoutBytes   func() float64 // messages to many that wait to be handed to sessions here
+	FanoutArrived func() float64 // messages to many taken by this node
+	FanoutReached func() float64 // sessions here that took one
+	FanoutRefused func() float64 // messages to many refused for want of room
+
 	RaftState   func() string // follower, candidate, leader, shutdown
 	Term        func() float64
 	CommitIndex func() float64

@@ -101,6 +101,7 @@ func TestEverySource(t *testing.T) {
 	_, err := NewMetrics(r, Sources{
 		Sessions: v, Watches: v, Routes: v, Void: v, TableRAM: v, Sends: codes, Registrations: codes, Logins: codes, Closes: codes,
 		Nacks: codes, LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 1} }, PeersUp: v,
+		Topics: v, Memberships: v, FanoutBytes: v, FanoutArrived: v, FanoutReached: v, FanoutRefused: v,
 		RaftState: func() string { return "follower" }, Term: v, CommitIndex: v, Applied: v, ApplyLag: v, Takeovers: v, LeaseLeft: v,
 		Quiet: v, RefusedGrants: v, Expiries: v, FreeDisk: v, StoreBytes: v, Fsync: func() Histogram { return Histogram{} },
 	})
@@ -117,7 +118,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 25 + 2; n != want {
+	if want := 31 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }

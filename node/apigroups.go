@@ -1,0 +1,194 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+	"imroute/raftfsm"
+)
+
+// What other nodes are asked about their members.
+const (
+	opGroupCounts  = "group-counts"
+	opGroupMembers = "group-members"
+	opGroupClose   = "group-close"
+)
+
+// groupAsk is the argument of all three. Each uses some fields.
+type groupAsk struct {
+	Topics []wire.Topic `json:"topics,omitempty"`
+	Topic  wire.Topic   `json:"topic,omitzero"`
+	After  string       `json:"after,omitempty"`
+	Limit  int          `json:"limit,omitempty"`
+	Reason string       `json:"reason,omitempty"`
+}
+
+type groupSaid struct {
+	Counts  []int    `json:"counts,omitempty"`
+	Count   int      `json:"count,omitempty"`
+	Clients []string `json:"clients,omitempty"`
+}
+
+// groupPatience bounds how long nodes are waited for.
+const groupPatience = 2 * time.Second
+
+// handleGroup answers for the members here.
+func (n *Node) handleGroup(op string, arg []byte) (out groupSaid, err error) {
+	var q groupAsk
+	if err := json.Unmarshal(arg, &q); err != nil {
+		return out, wire.Errorf(wire.BadRequest, "group: %v", err)
+	}
+	l := n.present.Load()
+	if l == nil {
+		out.Counts = make([]int, len(q.Topics))
+		return out, nil
+	}
+	switch op {
+	case opGroupCounts:
+		for _, t := range q.Topics {
+			out.Counts = append(out.Counts, l.topics.size(t))
+		}
+	case opGroupMembers:
+		members := l.topics.members(q.Topic)
+		out.Count = len(members)
+		for _, m := range members {
+			if id := m.Client().ID; id > q.After {
+				out.Clients = append(out.Clients, id)
+			}
+		}
+		slices.Sort(out.Clients)
+		out.Clients = out.Clients[:min(len(out.Clients), max(q.Limit, 0), admin.MaxPage+1)]
+	case opGroupClose:
+		out.Count = l.topics.clear(q.Topic, wire.GroupClosed, q.Reason)
+	}
+	return out, nil
+}
+
+// askHolders asks nodes at the same time and hands each answer to f, one at a time.
+func (a api) askHolders(ctx context.Context, nodes []wire.NodeID, op string, q groupAsk, f func(wire.NodeID, groupSaid)) []admin.NodeError {
+	ctx, cancel := context.WithTimeout(ctx, groupPatience)
+	defer cancel()
+	var mu sync.Mutex
+	var failed []admin.NodeError
+	var wg sync.WaitGroup
+	for _, id := range nodes {
+		wg.Go(func() {
+			var said groupSaid
+			err := a.n.askAdmin(ctx, id, op, q, &said)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = append(failed, admin.NodeError{Node: a.n.nameOf(id), Error: err.Error()})
+				return
+			}
+			f(id, said)
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(failed, func(x, y admin.NodeError) int { return cmp.Compare(x.Node, y.Node) })
+	return failed
+}
+
+// Groups lists what the table knows and counts the members with those who have them.
+func (a api) Groups(ctx context.Context, q admin.GroupQuery) (page admin.GroupPage, err error) {
+	if err := a.n.refresh(ctx); err != nil {
+		return page, err
+	}
+	topics := a.n.fsm.Topics(q.Tenant, wire.TopicGroup, q.Cursor, q.Limit+1)
+	if len(topics) > q.Limit {
+		topics = topics[:q.Limit]
+		page.Next = topics[q.Limit-1].Topic.Name
+	}
+	var ask groupAsk
+	nodes := map[wire.NodeID]bool{}
+	for _, t := range topics {
+		row := admin.GroupRow{Group: t.Topic.Name, Tenant: t.Topic.Tenant}
+		for _, h := range t.Holders {
+			nodes[h.Node] = true
+			row.Nodes = append(row.Nodes, a.n.nameOf(h.Node))
+		}
+		slices.Sort(row.Nodes)
+		page.Groups = append(page.Groups, row)
+		ask.Topics = append(ask.Topics, t.Topic)
+	}
+	page.Errors = a.askHolders(ctx, keys(nodes), opGroupCounts, ask, func(_ wire.NodeID, said groupSaid) {
+		for i, n := range said.Counts[:min(len(said.Counts), len(page.Groups))] {
+			page.Groups[i].Members += uint32(n)
+		}
+	})
+	return page, nil
+}
+
+func keys(m map[wire.NodeID]bool) (out []wire.NodeID) {
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+// holdersOf are the nodes of a group, all acknowledged joins included.
+func (a api) holdersOf(ctx context.Context, t wire.Topic) (out []wire.NodeID, err error) {
+	if err := a.n.refresh(ctx); err != nil {
+		return nil, err
+	}
+	for _, h := range a.n.fsm.Holders(t, nil) {
+		out = append(out, h.Node)
+	}
+	return out, nil
+}
+
+// GroupMembers merges what the nodes say.
+func (a api) GroupMembers(ctx context.Context, t wire.Topic, q admin.GroupQuery) (admin.GroupMembers, error) {
+	out := admin.GroupMembers{Group: t.Name, Tenant: t.Tenant}
+	nodes, err := a.holdersOf(ctx, t)
+	if err != nil {
+		return out, err
+	}
+	out.Errors = a.askHolders(ctx, nodes, opGroupMembers, groupAsk{Topic: t, After: q.Cursor, Limit: q.Limit + 1}, func(id wire.NodeID, said groupSaid) {
+		out.Count += uint32(said.Count)
+		for _, c := range said.Clients {
+			out.Members = append(out.Members, admin.GroupMember{Client: c, Node: a.n.nameOf(id)})
+		}
+	})
+	slices.SortFunc(out.Members, func(x, y admin.GroupMember) int {
+		return cmp.Or(strings.Compare(x.Client, y.Client), strings.Compare(x.Node, y.Node))
+	})
+	if len(out.Members) > q.Limit {
+		out.Members = out.Members[:q.Limit]
+		out.Next = out.Members[q.Limit-1].Client
+	}
+	return out, nil
+}
+
+// CloseGroup has every node that has members remove them.
+func (a api) CloseGroup(ctx context.Context, t wire.Topic, reason string) (admin.GroupClosed, error) {
+	out := admin.GroupClosed{Group: t.Name, Tenant: t.Tenant}
+	nodes, err := a.holdersOf(ctx, t)
+	if err != nil {
+		return out, err
+	}
+	out.Errors = a.askHolders(ctx, nodes, opGroupClose, groupAsk{Topic: t, Reason: reason}, func(_ wire.NodeID, said groupSaid) {
+		out.Count += uint32(said.Count)
+	})
+	a.n.log.Info("audit", "event", "group-close", "group", t.String(), "members", out.Count, "reason", reason)
+	return out, nil
+}
+
+// deviceRows describes a user's devices.
+func (a api) deviceRows(devices []raftfsm.Device) (out []admin.RouteRow) {
+	for _, d := range devices {
+		if d.ID != "" {
+			out = append(out, admin.RouteRow{
+				Client: d.Client.ID, Tenant: d.Client.Tenant, Node: a.n.nameOf(d.Node), Incarnation: d.Incarnation, Session: d.Session.String(), Epoch: d.Epoch,
+			})
+		}
+	}
+	return out
+}

@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/raftfsm"
+)
+
+// sendToUser sends m to one client, or, if To has no "/", to the client of just that id and all devices of that user: to each of
+// them as if it had been named itself, with its own place in the order and its own window against repeats. The devices are those
+// that the table here knows; if it knows none, a linearizable read decides (flow.notFound). buf is scratch and is returned.
+//
+// An id that has no devices costs one more look at the page that the first look-up read, each time that the table has changed
+// since the session sent to it last, and no allocation.
+func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout time.Duration, buf []raftfsm.Device) []raftfsm.Device {
+	user := m.Kind == wire.ToUser
+	m.Kind = wire.ToClient // from here on; what is forwarded names a client
+	if !user && t != nil {
+		if tr := t.by[m.To]; tr != nil && tr.alone == r.table.Applied()+1 {
+			r.send(o, t, m, timeout)
+			return buf
+		}
+	}
+	if strings.IndexByte(m.To, '/') < 0 {
+		applied := r.table.Applied() // before the look: what comes in between makes it look again
+		buf = r.table.Devices(wire.ClientID{Tenant: m.Tenant, ID: m.To}, buf)
+		if len(buf) > 1 || len(buf) == 1 && (user || buf[0].ID != "") {
+			r.sendToDevices(o, t, m, timeout, buf)
+			return buf
+		}
+		r.send(o, t, m, timeout)
+		if t != nil {
+			if tr := t.by[m.To]; tr != nil {
+				tr.alone = applied + 1
+			}
+		}
+		return buf
+	}
+	r.send(o, t, m, timeout)
+	return buf
+}
+
+func (r *router) sendToDevices(o castOrigin, t *tracker, m *wire.Forward, timeout time.Duration, to []raftfsm.Device) {
+	all := &deviceTally{o: o, ack: m.Ack, open: len(to)}
+	for i := range to {
+		one := *m
+		one.To = to[i].Client.ID // the device's own, or shared with m.To
+		r.send(all, t, &one, timeout)
+	}
+}
+
+// deviceTally adds up how a message ended for the devices of a user: it is delivered if any of them got it.
+type deviceTally struct {
+	o   castOrigin
+	ack wire.AckMode
+
+	mu      sync.Mutex
+	open    int
+	count   uint32
+	trouble wire.Code
+	told    bool // without ack: a refusal
+}
+
+// Result takes the end of one of them.
+func (t *deviceTally) Result(counter uint64, code wire.Code, owner, text string) {
+	t.mu.Lock()
+	if t.ack == wire.AckNone { // nothing is heard of those that go well
+		tell := !t.told && code != wire.Offline
+		t.told = t.told || tell
+		t.mu.Unlock()
+		if tell && t.o != nil {
+			t.o.Reached(counter, code, 0, text)
+		}
+		return
+	}
+	t.open--
+	switch {
+	case code == wire.Delivered:
+		t.count++
+	case code == wire.Offline:
+	case rankOf(code) > rankOf(t.trouble):
+		t.trouble = code
+	}
+	done := t.open == 0
+	t.mu.Unlock()
+	if !done || t.o == nil {
+		return
+	}
+	switch {
+	case t.count > 0:
+		t.o.Reached(counter, wire.Delivered, t.count, "")
+	case t.trouble != 0:
+		t.o.Reached(counter, t.trouble, 0, text)
+	default:
+		t.o.Reached(counter, wire.Offline, 0, "")
+	}
+}
+
+// lateDevices returns the devices of a user of whom a linearizable read, at index, found devices only.
+func (r *router) lateDevices(to wire.ClientID, index uint64, until time.Duration) ([]raftfsm.Device, error) {
+	ctx, cancel := context.WithTimeout(r.ctx, until-now())
+	defer cancel()
+	if err := r.table.WaitApplied(ctx, index); err != nil {
+		return nil, err
+	}
+	return r.table.Devices(to, nil), nil
+}
+
+// turnToDevices ends p as a message to one client and sends it to the devices instead.
+func (r *router) turnToDevices(p *pending, to []raftfsm.Device) {
+	if p = r.pendings.take(p.ref); p == nil {
+		return
+	}
+	o, _ := p.origin.(castOrigin)
+	m := p.m
+	m.Ack, m.Ref = p.ack, 0
+	r.sendToDevices(o, nil, &m, max(p.deadline-now(), time.Millisecond), to)
+	p.leaveFast()
+	if f := p.flow.Load(); f != nil {
+		f.ended(p)
+	}
+}
