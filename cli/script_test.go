@@ -3,12 +3,14 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -190,7 +192,8 @@ func scriptWaitLine(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		m := re.FindSubmatch(b)
 		if m == nil {
-			return false, string(b)
+			said, _ := os.ReadFile(ts.MkAbs(strings.TrimSuffix(args[0], ".out") + ".err"))
+			return false, string(b) + "and to its error output:\n" + string(said)
 		}
 		if len(args) > 2 {
 			ts.Setenv(args[2], string(m[len(m)-1]))
@@ -253,10 +256,14 @@ func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptUDPPort(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, "udpport VAR")
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	ts.Check(err)
-	_, port, err := net.SplitHostPort(c.LocalAddr().String())
-	ts.Check(err)
-	ts.Check(c.Close())
+	// Below the range that systems take ports from by themselves: nobody else gets it before it is used.
+	port := ""
+	for port == "" {
+		p := strconv.Itoa(20000 + rand.IntN(10000))
+		if c, err := net.ListenPacket("udp4", "0.0.0.0:"+p); err == nil {
+			ts.Check(c.Close())
+			port = p
+		}
+	}
 	ts.Setenv(args[0], port)
 }

@@ -31,14 +31,15 @@ type Node struct {
 	admin  *admin.Client
 	disk   *disk // of its own; nil: the common one
 
-	run     *process // nil before the first start
-	paused  bool
-	wanted  bool // it was told to end, however
-	starts  int
-	wipes   int   // how often it began anew with an empty data folder
-	logFrom int64 // where the log of the present run begins
-	stops   int   // times that it had to stop because its disk cannot be trusted
-	faults  []string
+	run       *process    // nil before the first start
+	inProcess func() bool // set for a node without a process of its own: whether it runs
+	paused    bool
+	wanted    bool // it was told to end, however
+	starts    int
+	wipes     int   // how often it began anew with an empty data folder
+	logFrom   int64 // where the log of the present run begins
+	stops     int   // times that it had to stop because its disk cannot be trusted
+	faults    []string
 }
 
 // process is one run.
@@ -144,6 +145,9 @@ func (n *Node) begin(t testing.TB, args ...string) {
 
 // Running tells whether there is a process, stopped or not.
 func (n *Node) Running() bool {
+	if n.inProcess != nil {
+		return n.inProcess()
+	}
 	if n.run == nil {
 		return false
 	}

@@ -63,7 +63,7 @@ func newSimulation(t *testing.T, seed uint64, now func() time.Duration) *simulat
 	s.c.dial, s.c.Net = s.net.dial, s.net.paths
 	for i := range 3 {
 		n := &simNode{s: s, i: i, name: fmt.Sprintf("n%d", i+1), log: &tailLog{}}
-		shown := &Node{Name: n.name, Index: i, c: s.c, ClientTCP: n.addr(7901), ClientWS: n.addr(7902), AdminAddr: n.addr(7903)}
+		shown := &Node{Name: n.name, Index: i, c: s.c, ClientTCP: n.addr(7901), ClientWS: n.addr(7902), AdminAddr: n.addr(7903), inProcess: n.running}
 		var err error
 		shown.admin, err = admin.NewClient(admin.ClientConfig{Addrs: []string{shown.AdminAddr}, DialContext: s.net.dial, DialTimeout: time.Second, Timeout: 5 * time.Second})
 		if err != nil {
