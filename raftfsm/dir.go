@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"math/bits"
+	"slices"
 )
 
 // writer is what a change to pages needs to know and to count.
@@ -34,6 +35,7 @@ func (w *writer) rebuilt(p page, extra int, keep func(off int) bool) page {
 // that page is of a lower depth. A directory gets no deeper than the number of its pages justifies; rows that still do not fit
 // (a case somebody has to construct) go elsewhere: to extra, or for root to the stripe's misc.
 type dir struct {
+	gen   uint32 // a grab that is open shares refs and extra of an earlier generation
 	depth uint8
 	refs  []page
 	pages int
@@ -43,7 +45,15 @@ type dir struct {
 }
 
 func newDir(w *writer) dir {
-	return dir{refs: []page{w.newPage(minPage, 0)}, pages: 1}
+	return dir{gen: w.gen, refs: []page{w.newPage(minPage, 0)}, pages: 1}
+}
+
+// unshare is called before refs or extra are changed: the first time after a grab they are copied.
+func (d *dir) unshare(w *writer) {
+	if w.shared && d.gen != w.gen {
+		d.refs, d.extra = slices.Clone(d.refs), slices.Clone(d.extra)
+	}
+	d.gen = w.gen
 }
 
 func (d *dir) index(k uint64) int { return int(k >> (64 - d.depth)) }
@@ -58,7 +68,8 @@ func (d *dir) span(i int) (from, to int) {
 	return from, from + step
 }
 
-func (d *dir) set(i int, p page) {
+func (d *dir) set(w *writer, i int, p page) {
+	d.unshare(w)
 	from, to := d.span(i)
 	for j := from; j < to; j++ {
 		d.refs[j] = p
@@ -73,7 +84,7 @@ func (d *dir) own(w *writer, i int) page {
 	}
 	q := append(page(nil), p...)
 	q.setGen(w.gen)
-	d.set(i, q)
+	d.set(w, i, q)
 	return q
 }
 
@@ -84,12 +95,18 @@ func (d *dir) ownExtra(w *writer, i int) page {
 	}
 	q := append(page(nil), p...)
 	q.setGen(w.gen)
-	d.extra[i] = q
+	d.setExtra(w, i, q)
 	return q
+}
+
+func (d *dir) setExtra(w *writer, i int, p page) {
+	d.unshare(w)
+	d.extra[i] = p
 }
 
 // split divides the page at entry i by the next bit of its rows' keys.
 func (d *dir) split(w *writer, i int, keyOf func(p page, off int) uint64) {
+	d.unshare(w)
 	p := d.refs[i]
 	if p.depth() == d.depth {
 		refs := make([]page, 2*len(d.refs))
@@ -125,7 +142,7 @@ func (d *dir) settle(w *writer, i int) {
 	p := d.refs[i]
 	if p.holes() > p.liveBytes() && len(p) > minPage {
 		p = w.rebuilt(p, 0, nil)
-		d.set(i, p)
+		d.set(w, i, p)
 	}
 	if p.depth() == 0 {
 		return
@@ -151,6 +168,7 @@ func (d *dir) settle(w *writer, i int) {
 		w.dropped(src)
 	}
 	d.pages--
+	d.unshare(w)
 	for j := min(from, other); j < min(from, other)+2*(to-from); j++ {
 		d.refs[j] = m
 	}
@@ -170,7 +188,7 @@ func (d *dir) insertByID(w *writer, k key, v rowValue) {
 			return
 		}
 		if sizeFor(p.liveBytes()+size, p.count()+1) != 0 {
-			d.set(i, w.rebuilt(p, size, nil))
+			d.set(w, i, w.rebuilt(p, size, nil))
 			continue
 		}
 		if p.depth() < d.maxDepth() {
@@ -180,6 +198,7 @@ func (d *dir) insertByID(w *writer, k key, v rowValue) {
 		d.own(w, i).spill()
 		last := len(d.extra) - 1
 		if last < 0 || !d.extra[last].room(size) {
+			d.unshare(w)
 			d.extra = append(d.extra, w.newPage(maxPage, 0))
 			last++
 		}
@@ -220,10 +239,5 @@ func (d *dir) eachPage(f func(page) bool) bool {
 	return true
 }
 
-// clone shares the pages.
-func (d *dir) clone() dir {
-	c := *d
-	c.refs = append([]page(nil), d.refs...)
-	c.extra = append([]page(nil), d.extra...)
-	return c
-}
+// clone shares everything until the next change: the caller opens a grab, which begins a generation.
+func (d *dir) clone() dir { return *d }

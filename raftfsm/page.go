@@ -242,6 +242,9 @@ func (p page) each(f func(tag uint16, off int) bool) bool {
 // rebuilt is a copy of the page with the wanted rows (nil: all), without holes, with space for extra more bytes. The caller
 // knows that they fit.
 func (p page) rebuilt(gen uint32, extra int, keep func(off int) bool) page {
+	if keep == nil && p.holes() == 0 {
+		return p.grown(gen, extra)
+	}
 	bytes, rows := 0, 0
 	p.each(func(_ uint16, off int) bool {
 		if keep == nil || keep(off) {
@@ -260,6 +263,24 @@ func (p page) rebuilt(gen uint32, extra int, keep func(off int) bool) page {
 		if keep == nil || keep(off) {
 			q.addRaw(tag, p.row(off))
 		}
+		return true
+	})
+	return q
+}
+
+// grown is rebuilt for a page that only needs space: rows keep their places.
+func (p page) grown(gen uint32, extra int) page {
+	more := 0
+	if extra > 0 {
+		more = 1
+	}
+	end := p.end()
+	q := newPage(sizeFor(end-pageHeader+extra, p.count()+more), p.depth(), gen)
+	q[1] = p[1]
+	copy(q[pageHeader:], p[pageHeader:end])
+	q.setEnd(end)
+	p.each(func(tag uint16, off int) bool {
+		q.link(tag, off)
 		return true
 	})
 	return q

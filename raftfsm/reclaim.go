@@ -36,13 +36,13 @@ func (t *Table) sweepPage(s *stripe) {
 		p := d.refs[i]
 		_, t.sweep.entry = d.span(i)
 		if q, ok := t.withoutVoid(d, p); ok {
-			d.set(i, q)
+			d.set(&t.w, i, q)
 			d.settle(&t.w, i)
 		}
 	case i < len(d.refs)+len(d.extra):
 		t.sweep.entry++
 		if q, ok := t.withoutVoid(d, d.extra[i-len(d.refs)]); ok {
-			d.extra[i-len(d.refs)] = q
+			d.setExtra(&t.w, i-len(d.refs), q)
 		}
 	default:
 		t.sweep.part, t.sweep.entry = t.sweep.part+1, 0

@@ -119,7 +119,7 @@ func (s *stripe) insert(w *writer, k key, v rowValue) {
 func (s *stripe) makeRoom(w *writer, i, size int) {
 	p := s.root.refs[i]
 	if sizeFor(p.liveBytes()+size, p.count()+1) != 0 {
-		s.root.set(i, w.rebuilt(p, size, nil))
+		s.root.set(w, i, w.rebuilt(p, size, nil))
 		return
 	}
 	if h, ok := majority(p); ok {
@@ -155,7 +155,7 @@ func (s *stripe) spill(w *writer, i int, d *dir, move func(off int) bool) {
 	s.root.rows -= d.rows - before
 	q := w.rebuilt(p, 0, func(off int) bool { return !move(off) })
 	q.spill()
-	s.root.set(i, q)
+	s.root.set(w, i, q)
 }
 
 // majority finds the hash that more than half of a page's rows have, if there is one.

@@ -213,14 +213,14 @@ func (t *Table) sweepTopics(d *dir) {
 	case i < len(d.refs):
 		_, ts.sweep.entry = d.span(i)
 		if q, ok := t.withoutVoidHolders(d, d.refs[i]); ok {
-			d.set(i, q)
+			d.set(&ts.w, i, q)
 			d.settle(&ts.w, i)
 		}
 	case i < len(d.refs)+len(d.extra):
 		ts.sweep.entry++
 		i -= len(d.refs)
 		if q, ok := t.withoutVoidHolders(d, d.extra[i]); ok {
-			d.extra[i] = q
+			d.setExtra(&ts.w, i, q)
 		}
 	default:
 		d.reset(&ts.w)

@@ -34,8 +34,8 @@ type removedNode struct {
 	Index uint64      `cbor:"2,keyasint"`
 }
 
-// Grab returns the table as it is, labelled with index. It costs a copy of the directories, some tens of bytes for every
-// hundred routes.
+// Grab returns the table as it is, labelled with index. It costs the same whatever the number of routes: a directory is copied
+// by the first change to it afterwards.
 func (t *Table) Grab(index uint64) *View {
 	v := &View{
 		Index: index, meta: t.meta, rows: t.rows - t.owners.void, grabs: t.grabs,
