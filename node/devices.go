@@ -20,7 +20,7 @@ func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout t
 	user := m.Kind == wire.ToUser
 	m.Kind = wire.ToClient // from here on; what is forwarded names a client
 	if !user && t != nil {
-		if tr := t.by[m.To]; tr != nil && tr.alone == r.table.Applied()+1 {
+		if tr := t.find(m.To); tr != nil && tr.alone == r.table.Applied()+1 {
 			r.send(o, t, m, timeout)
 			return buf
 		}
@@ -34,7 +34,7 @@ func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout t
 		}
 		r.send(o, t, m, timeout)
 		if t != nil {
-			if tr := t.by[m.To]; tr != nil {
+			if tr := t.find(m.To); tr != nil {
 				tr.alone = applied + 1
 			}
 		}

@@ -195,7 +195,8 @@ func withOrWithout(dev bool) string {
 // isFinal tells whether joining again has no chance: the cluster refused.
 func isFinal(err error) bool {
 	refused, ok := errors.AsType[*wire.Error](err)
-	return errors.Is(err, mesh.ErrWrongCluster) || errors.Is(err, errBadJoin) || ok && refused.Code.Class() == wire.Final
+	// A member that signs may not have applied yet what another one let in.
+	return errors.Is(err, mesh.ErrWrongCluster) || errors.Is(err, errBadJoin) || ok && refused.Code.Class() == wire.Final && refused.Code != wire.NotMember
 }
 
 // errBadJoin marks errors of this start's own words.

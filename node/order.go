@@ -15,14 +15,19 @@ import (
 // goroutine, and forgets what is resolved.
 type tracker struct {
 	by    map[string]*track // by recipient
+	last  *track            // the one that find returned last: several steps of one message ask for it
+	to    string            // of last, with memory of its own
 	limit int               // of by, before the resolved ones are thrown out
 }
 
 type track struct {
+	to    string // the key in by
 	epoch wire.Epoch
 	way   way
 	ctx   lane.Context // what its messages have in common on the lane
 	alone uint64       // one more than what was applied when this user was seen to have no devices
+	route raftfsm.Route
+	at    uint64 // one more than what was applied before route was read; 0: it was not. As long as nothing was applied since, it stands
 }
 
 func (tr *track) context() *lane.Context {
@@ -47,14 +52,44 @@ const minTracks = 256
 
 func newTracker() *tracker { return &tracker{by: map[string]*track{}, limit: minTracks} }
 
+// find returns the track of a recipient, nil if there is none.
+func (t *tracker) find(to string) *track {
+	if t == nil {
+		return nil
+	}
+	if t.last != nil && t.to == to {
+		return t.last
+	}
+	tr := t.by[to]
+	if tr != nil {
+		t.last, t.to = tr, tr.to
+	}
+	return tr
+}
+
+// lookup is the table's Lookup, spared if nothing was applied since this session last sent to that recipient.
+func (t *tracker) lookup(table table, c wire.ClientID) (raftfsm.Route, bool) {
+	tr := t.find(c.ID)
+	if tr == nil {
+		return table.Lookup(c)
+	}
+	applied := table.Applied() // before the look: what comes in between makes the next one look again
+	if tr.at == applied+1 {
+		return tr.route, true
+	}
+	route, found := table.Lookup(c)
+	if tr.at = 0; found {
+		tr.route, tr.at = route, applied+1
+		tr.route.Client = wire.ClientID{} // lent by the caller
+	}
+	return route, found
+}
+
 // unresolved returns the way to a recipient if something on it is not resolved and next, the route to be used now, is
 // another one (the zero route: there is none).
 func (t *tracker) unresolved(r *router, to string, next wire.Epoch) *way {
-	if t == nil || mutate.NoOrderHold {
-		return nil
-	}
-	tr := t.by[to]
-	if tr == nil || tr.epoch == next || tr.way.resolved(r) {
+	tr := t.find(to)
+	if mutate.NoOrderHold || tr == nil || tr.epoch == next || tr.way.resolved(r) {
 		return nil
 	}
 	w := tr.way
@@ -66,22 +101,24 @@ func (t *tracker) on(r *router, to string, route *raftfsm.Route) *track {
 	if t == nil {
 		return nil
 	}
-	tr := t.by[to]
+	tr := t.find(to)
 	if tr == nil {
 		if len(t.by) >= t.limit {
 			t.forget(r)
 		}
-		tr = &track{}
-		t.by[strings.Clone(to)] = tr
+		tr = &track{to: strings.Clone(to)}
+		t.by[tr.to] = tr
+		t.last, t.to = tr, tr.to
 	}
 	if tr.epoch != route.Epoch {
-		*tr = track{epoch: route.Epoch, way: way{node: route.Node, inc: route.Incarnation}}
+		*tr = track{to: tr.to, epoch: route.Epoch, way: way{node: route.Node, inc: route.Incarnation}, route: tr.route, at: tr.at}
 	}
 	return tr
 }
 
 // forget throws out what is resolved: it would only be noted again.
 func (t *tracker) forget(r *router) {
+	t.last = nil
 	for to, tr := range t.by {
 		if tr.way.resolved(r) {
 			delete(t.by, to)

@@ -67,7 +67,7 @@ type router struct {
 // the sending session's, nil for senders whose messages have no order.
 func (r *router) send(o origin, t *tracker, m *wire.Forward, timeout time.Duration) {
 	m.LeftMS = uint32(timeout / time.Millisecond)
-	route, found := r.table.Lookup(wire.ClientID{Tenant: m.Tenant, ID: m.To})
+	route, found := t.lookup(r.table, wire.ClientID{Tenant: m.Tenant, ID: m.To})
 	hold := t.unresolved(r, m.To, route.Epoch)
 	// Asked after hold: what has just been resolved may be in a flow because of that.
 	fast := found && hold == nil && (r.flows.empty() || !r.flows.has(m))

@@ -27,8 +27,8 @@ type Forward struct {
 	Memo *Memo `cbor:"-"`
 }
 
-// Memo holds anything.
-type Memo struct{ V any }
+// Memo holds anything: V is for the node, P for the session that the node finds.
+type Memo struct{ V, P any }
 
 // Status is what the owner's node says of a Forward: refused at once, or (Ref not zero) how it ended.
 type Status struct {

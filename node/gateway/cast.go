@@ -60,7 +60,7 @@ func (s *Session) castLocked(c *Cast, f *wire.Frame, now time.Duration) (wire.Co
 	if f.Instance == 0 || f.ID == 0 || f.From == "" {
 		return wire.BadRequest, nil // clients drop the connection over such a frame
 	}
-	v, from, first := s.dedupe.look(f.Instance, f.ID, now)
+	v, from, first := s.dedupe.look(f.Instance, f.ID, now, nil)
 	if v != fresh {
 		return s.notFreshLocked(v, first, c.ack, waiter{c.to, c.ref}), nil
 	}

@@ -12,7 +12,7 @@ import (
 // per sender, and by age. Guarded by Session.mu.
 type dedupe struct {
 	peers    map[uint64]*peer
-	oldest   *peer // list by last use
+	oldest   *peer // list by last use, as it was when they were put there: who was heard since gets another turn
 	newest   *peer
 	window   int
 	maxPeers int
@@ -21,11 +21,14 @@ type dedupe struct {
 
 // peer is one sender instance.
 type peer struct {
+	of         *dedupe
 	instance   uint64
 	last       uint64 // highest counter taken
 	lost       uint64 // highest counter whose result is forgotten
 	seen       []seen // by rising counter
 	heard      time.Duration
+	listed     time.Duration // heard, when it was put in the list
+	gone       bool          // forgotten: a wire.Memo may still hold it
 	prev, next *peer
 }
 
@@ -48,14 +51,19 @@ const (
 
 // look judges (instance, counter) without changing anything but the order of use. The pointers are valid until the next
 // call that changes the memory.
-func (d *dedupe) look(instance, counter uint64, now time.Duration) (verdict, *peer, *seen) {
+// memo, if not nil, is of messages of one sender to this session: it spares the search.
+func (d *dedupe) look(instance, counter uint64, now time.Duration, memo *wire.Memo) (verdict, *peer, *seen) {
 	p := d.newest
-	if p == nil || p.instance != instance { // one busy sender needs no look-up
+	if memo != nil {
+		p, _ = memo.P.(*peer)
+	}
+	if p == nil || p.gone || p.instance != instance || p.of != d {
 		if p = d.peers[instance]; p == nil {
 			return fresh, nil, nil
 		}
-		d.unlink(p)
-		d.pushNewest(p)
+		if memo != nil {
+			memo.P = p
+		}
 	}
 	p.heard = now
 	if counter > p.last {
@@ -111,9 +119,10 @@ func (d *dedupe) know(known *peer, instance uint64, now time.Duration) *peer {
 		d.peers = make(map[uint64]*peer)
 	}
 	if len(d.peers) >= d.maxPeers {
+		d.turn()
 		d.forget(d.oldest)
 	}
-	known = &peer{instance: instance, heard: now}
+	known = &peer{of: d, instance: instance, heard: now}
 	d.peers[instance] = known
 	d.pushNewest(known)
 	return known
@@ -135,17 +144,37 @@ func (d *dedupe) resolved(p *pending, code wire.Code) {
 
 // age forgets senders that were silent for too long and returns when to look again; 0 if nothing is left to forget.
 func (d *dedupe) age(now time.Duration) time.Duration {
-	for d.oldest != nil && d.oldest.heard+d.maxAge <= now {
-		d.forget(d.oldest)
+	for d.oldest != nil && d.oldest.listed+d.maxAge <= now {
+		if d.oldest.heard+d.maxAge <= now {
+			d.forget(d.oldest)
+		} else {
+			d.again(d.oldest)
+		}
 	}
 	if d.oldest == nil {
 		d.peers = nil
 		return 0
 	}
-	return d.oldest.heard + d.maxAge
+	return d.oldest.listed + d.maxAge
+}
+
+// turn gives another turn to those at the old end who were heard since they were put there; if they are many, to some.
+func (d *dedupe) turn() {
+	for range 16 {
+		if d.oldest.heard == d.oldest.listed {
+			return
+		}
+		d.again(d.oldest)
+	}
+}
+
+func (d *dedupe) again(p *peer) {
+	d.unlink(p)
+	d.pushNewest(p)
 }
 
 func (d *dedupe) forget(p *peer) {
+	p.gone = true
 	d.unlink(p)
 	delete(d.peers, p.instance)
 }
@@ -165,6 +194,7 @@ func (d *dedupe) unlink(p *peer) {
 }
 
 func (d *dedupe) pushNewest(p *peer) {
+	p.listed = p.heard
 	p.prev = d.newest
 	if d.newest != nil {
 		d.newest.next = p

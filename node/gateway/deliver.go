@@ -84,7 +84,7 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	if m.Instance == 0 || m.Counter == 0 || m.From == "" {
 		return wire.BadRequest, nil // clients drop the connection over such a frame
 	}
-	v, from, first := s.dedupe.look(m.Instance, m.Counter, now)
+	v, from, first := s.dedupe.look(m.Instance, m.Counter, now, m.Memo)
 	if v != fresh && !mutate.NoDedupe {
 		return s.notFreshLocked(v, first, m.Ack, waiter{to, m.Ref}), nil
 	}

@@ -78,7 +78,7 @@ func TestDedupeModel(t *testing.T) {
 				id.Counter = 1
 			}
 		}
-		v, p, s := d.look(id.Instance, id.Counter, 0)
+		v, p, s := d.look(id.Instance, id.Counter, 0, nil)
 		switch v {
 		case fresh:
 			if taken[id] || id.Counter <= last[id.Instance] {
@@ -110,16 +110,23 @@ func TestDedupeModel(t *testing.T) {
 func TestDedupeBounds(t *testing.T) {
 	d := dedupe{window: 4, maxPeers: 3, maxAge: time.Minute}
 	for i := uint64(1); i <= 5; i++ {
-		_, p, _ := d.look(i, 1, time.Duration(i)*time.Second)
+		_, p, _ := d.look(i, 1, time.Duration(i)*time.Second, nil)
 		d.took(p, i, 1, wire.Delivered, nil, time.Duration(i)*time.Second)
 	}
 	if len(d.peers) != 3 || d.peers[2] != nil || d.oldest.instance != 3 {
 		t.Fatalf("%d senders, oldest %+v", len(d.peers), d.oldest)
 	}
-	if v, _, _ := d.look(3, 1, 10*time.Second); v != repeated || d.oldest.instance != 4 {
-		t.Fatalf("%v, oldest %d", v, d.oldest.instance)
+	var memo wire.Memo
+	for range 2 { // the second time by memo
+		if v, p, _ := d.look(3, 1, 10*time.Second, &memo); v != repeated || memo.P != any(p) {
+			t.Fatalf("%v, memo %+v", v, memo)
+		}
 	}
-	if next := d.age(64 * time.Second); len(d.peers) != 2 || next != 65*time.Second {
+	_, six, _ := d.look(6, 1, 11*time.Second, nil)
+	if d.took(six, 6, 1, wire.Delivered, nil, 11*time.Second); d.peers[3] == nil || d.peers[4] != nil {
+		t.Fatal("who was heard last but one was forgotten")
+	}
+	if next := d.age(66 * time.Second); len(d.peers) != 2 || d.peers[5] != nil || next != 70*time.Second {
 		t.Fatalf("%d senders, next %v", len(d.peers), next)
 	}
 	if d.age(time.Hour); d.peers != nil || d.oldest != nil || d.newest != nil {
@@ -180,6 +187,7 @@ func TestUnackedBound(t *testing.T) {
 	eventually(t, "room", func() bool { return s.Deliver(message(3, wire.AckClient, ""), &rc) == wire.None })
 	rc.wait(t, 1, wire.Timeout)
 	rc.wait(t, 2, wire.Timeout)
+	expect(t, c, wire.TypeDeliver)
 	c.hangUp() // written, never acknowledged
 	rc.wait(t, 3, wire.Unknown)
 }

@@ -236,6 +236,7 @@ func wiped(name string, who func(*Cluster, testing.TB) *Node, bound func(Timings
 			}
 			return nil
 		})
+		c.AwaitVoters(t, len(c.Nodes)) // not counting the former one
 	}
 	return f
 }

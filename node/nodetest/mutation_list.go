@@ -12,7 +12,7 @@ import (
 func mutations() []mutation {
 	return []mutation{
 		{name: "no-lease-check-before", rule: "the lease is checked before a delivery", trouble: cutFollower},
-		{name: "no-lease-check-after", rule: "and again before delivered is answered", trouble: cutFollower},
+		{name: "no-lease-check-after", rule: "and again before delivered is answered", trouble: cutSlowAcks},
 		{name: "delivered-on-accept", rule: "delivered is answered after the write", trouble: moves},
 		{name: "grant-unconfirmed", rule: "a lease is granted after ConfirmTerm", trouble: believer},
 		{name: "read-unconfirmed", rule: "a read is answered after ConfirmTerm", trouble: believer},
@@ -70,6 +70,16 @@ var (
 	}
 	cutFollower = trouble{
 		name: "a follower cut off for 1.5 leases", load: LoadOptions{AckDelay: 20 * time.Millisecond, Clients: 15, Takeovers: 20},
+		do: func(t testing.TB, c *Cluster, w *Workload) {
+			c.AwaitSpread(t)
+			c.Net.Isolate(c.Follower(t).Index)
+			c.Wait(c.Timings.Lease * 3 / 2)
+			c.Net.Heal()
+			w.AwaitServed(t, Now(), recoverWait)
+		},
+	}
+	cutSlowAcks = trouble{
+		name: "a follower cut off for 1.5 leases, its clients acknowledge slowly", load: LoadOptions{AckDelay: 250 * time.Millisecond, Clients: 15, Takeovers: 20},
 		do: func(t testing.TB, c *Cluster, w *Workload) {
 			c.AwaitSpread(t)
 			c.Net.Isolate(c.Follower(t).Index)

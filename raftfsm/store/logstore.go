@@ -97,7 +97,7 @@ func (d *disk) GetLog(index uint64, l *raft.Log) error {
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
-	d.fail.halt(fmt.Errorf("read entry %d of the Raft log: %w; %s", index, err, wipe))
+	d.fail.halt(fmt.Errorf("entry %d of the Raft log is damaged: %w; %s", index, err, wipe))
 	return nil
 }
 
