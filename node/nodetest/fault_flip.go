@@ -29,7 +29,9 @@ func flipLog(t testing.TB, n *Node) {
 	if err != nil || len(entry) == 0 {
 		t.Fatalf("%s has no last entry: %v", file, err)
 	}
-	bit := n.c.flip(len(entry) * 8)
+	// The entry begins with the time of its appending, which decides nothing and is not covered by its checksum.
+	const notJudged = 40
+	bit := notJudged*8 + n.c.flip((len(entry)-notJudged)*8)
 	places := 0
 	spoil(t, file, func(b []byte) []byte {
 		for from := 0; ; places++ {
