@@ -219,8 +219,11 @@ func (f *flow) run(r *router) {
 			wait = 0
 		}
 		tried = route.Epoch
+		first := true
 		for _, p := range batch {
-			f.send(r, p, &route)
+			if f.send(r, p, &route, first) {
+				first = false
+			}
 		}
 	}
 }
@@ -294,22 +297,27 @@ func (r *router) notFound(p *pending) {
 	r.ended(p, wire.Offline, 0, "")
 }
 
-func (f *flow) send(r *router, p *pending, route *raftfsm.Route) {
+// send hands p to the owner. first: nothing of this flow is with an owner, and what the owner refused meanwhile is in it.
+func (f *flow) send(r *router, p *pending, route *raftfsm.Route, first bool) (sent bool) {
 	f.mu.Lock()
 	if p.over || !r.pendings.sending(p, route.Node, route.Incarnation) {
 		p.over = true
 		f.mu.Unlock()
-		return
+		return false
 	}
 	p.out = true
 	f.out++
 	f.mu.Unlock()
 	m := p.m
+	if m.Again = 0; first {
+		m.Again = 1
+	}
 	m.Ack = max(m.Ack, wire.AckOwner) // its end must be heard of for the order's sake
 	m.LeftMS = uint32(max((p.deadline-now())/time.Millisecond, 1))
 	if code, _, _ := r.hand(&m, route, &r.local, nil); code != 0 {
 		r.outcome(p.ref, code, route.Node, 0)
 	}
+	return true
 }
 
 // pause waits a little, longer each time, or until the router ends.

@@ -297,6 +297,45 @@ type inbound struct {
 	r    *router
 	lane *lane.Session
 	held gateway.Held // for the lane's reader
+
+	// refused holds whose messages are refused until their sender begins anew. A session may open between two of them: the
+	// second one, which was on its way when the first was refused, would be taken before the first comes again.
+	refused map[refusal]struct{}
+}
+
+// refusal is a sender and a recipient, whom an epoch names.
+type refusal struct {
+	instance uint64
+	epoch    wire.Epoch
+}
+
+// maxRefusals bounds what is remembered for a lane. Beyond it the order is left to the recipient's session, which refuses what
+// comes too late.
+const maxRefusals = 16 << 10
+
+// mustWait tells whether m may not be taken, because an earlier one of its sender was refused and has not come again.
+func (in *inbound) mustWait(m *wire.Forward) bool {
+	if len(in.refused) == 0 {
+		return false
+	}
+	k := refusal{m.Instance, m.Epoch}
+	if _, ok := in.refused[k]; !ok {
+		return false
+	}
+	if m.Again != 0 {
+		delete(in.refused, k)
+	}
+	return m.Again == 0
+}
+
+func (in *inbound) refuse(m *wire.Forward) {
+	switch {
+	case in.refused == nil:
+		in.refused = map[refusal]struct{}{}
+	case len(in.refused) >= maxRefusals:
+		clear(in.refused)
+	}
+	in.refused[refusal{m.Instance, m.Epoch}] = struct{}{}
 }
 
 func (l *inbound) Receipt(ref uint64, code wire.Code) {
@@ -326,8 +365,14 @@ func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code,
 		in = &inbound{r: r, lane: l}
 		l.Kept = in
 	}
-	code := r.deliver(m, in, &in.held)
+	code := wire.NotOwner
+	if !in.mustWait(m) {
+		code = r.deliver(m, in, &in.held)
+	}
 	if code != 0 {
+		if code == wire.NotOwner || code == wire.NotReady {
+			in.refuse(m)
+		}
 		r.nacked(code)
 		return code, r.table.Applied()
 	}

@@ -513,7 +513,7 @@ func TestRouterOwner(t *testing.T) {
 	bob := g.open("bob", 11)
 	l := g.peer(2, 64<<10)
 	m := func(change func(*wire.Forward)) *wire.Forward {
-		f := &wire.Forward{To: "bob", From: "alice", Instance: 5, Counter: 1, Incarnation: rigInc, Epoch: 11, Ack: wire.AckOwner, Ref: 77}
+		f := &wire.Forward{To: "bob", From: "alice", Instance: 5, Counter: 1, Incarnation: rigInc, Epoch: 11, Ack: wire.AckOwner, Ref: 77, Again: 1}
 		change(f)
 		return f
 	}
@@ -542,5 +542,35 @@ func TestRouterOwner(t *testing.T) {
 	}
 	if len(bob.took()) != 1 || l.Stats().StatusesOut != 1 || g.arrived.Load() != 1 {
 		t.Errorf("took %v, %d statuses", bob.took(), l.Stats().StatusesOut)
+	}
+}
+
+// A session may open between two messages that were on their way together: the second one is not taken before the first,
+// which was refused, has come again. Other senders are not concerned.
+func TestRouterRefusesUntilAgain(t *testing.T) {
+	g := newRouterRig(t)
+	l := g.peer(2, 64<<10)
+	m := func(instance, counter uint64, again uint8) *wire.Forward {
+		return &wire.Forward{To: "bob", From: "alice", Instance: instance, Counter: counter, Incarnation: rigInc, Epoch: 11, Again: again}
+	}
+	if code, _ := g.Message(l, 1, m(5, 1, 0)); code != wire.NotOwner {
+		t.Fatalf("before the session is open: %v", code)
+	}
+	bob := g.open("bob", 11)
+	for _, step := range []struct {
+		m    *wire.Forward
+		want wire.Code
+	}{
+		{m(5, 2, 0), wire.NotOwner}, // it was sent before the refusal came back
+		{m(6, 1, 0), 0},             // somebody else
+		{m(5, 1, 1), 0},             // now the first comes again
+		{m(5, 2, 0), 0},
+	} {
+		if code, _ := g.Message(l, 1, step.m); code != step.want {
+			t.Errorf("message %d of %d, again %d: %v, want %v", step.m.Counter, step.m.Instance, step.m.Again, code, step.want)
+		}
+	}
+	if got := bob.took(); len(got) != 3 {
+		t.Errorf("bob took %v", got)
 	}
 }

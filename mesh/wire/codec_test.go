@@ -353,7 +353,7 @@ func TestForwardAndStatus(t *testing.T) {
 func FuzzForwardEncode(f *testing.F) {
 	f.Add("", "bob", "alice", uint64(1), uint64(2), uint64(3), uint64(4), uint64(5), uint8(1), uint32(7), []byte("p"))
 	f.Fuzz(func(t *testing.T, tenant, to, from string, inc, epoch, instance, counter, ref uint64, ack uint8, left uint32, payload []byte) {
-		compareForward(t, &Forward{tenant, to, Incarnation(inc), Epoch(epoch), from, instance, counter, AckMode(ack), ref, left, Kind(ack >> 4), payload, nil})
+		compareForward(t, &Forward{tenant, to, Incarnation(inc), Epoch(epoch), from, instance, counter, AckMode(ack), ref, left, Kind(ack >> 4), uint8(left >> 28), payload, nil})
 	})
 }
 

@@ -20,6 +20,10 @@ type Forward struct {
 	// its Instance is the sender's for this address.
 	Kind Kind `cbor:"11,keyasint,omitempty"`
 
+	// Again is 1 if everything of this sender to this recipient that may have been refused was called back: this message and
+	// those behind it are the first to be taken anew.
+	Again uint8 `cbor:"12,keyasint,omitempty"`
+
 	Payload []byte `cbor:"-"`
 
 	// Memo, if not nil, is shared by all messages that a lane brings under one context (same Tenant, To, Incarnation, Epoch,
