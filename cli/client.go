@@ -19,7 +19,7 @@ import (
 
 func newClientCmd(a *app) *cobra.Command {
 	return group("client", "Be a client: connect, send, make tokens",
-		newClientConnectCmd(a), newClientSendCmd(a), newClientTokenCmd(a))
+		newClientConnectCmd(a), newClientSendCmd(a), newClientServeCmd(a), newClientRequestCmd(a), newClientTokenCmd(a))
 }
 
 // loginOptions are shared by the commands that log in as a client.

@@ -84,6 +84,8 @@ func answers() map[string]any {
 		"GET /v1/routes/stats":       admin.RouteStats{Routes: 2, Void: 1, ByNode: map[string]uint32{"n1": 2}, Pages: 1, Bytes: 65536, Index: 121},
 		"POST /v1/routes/bob/kick":   admin.KickResult{Client: "bob", Node: "n1", Epoch: 17},
 		"POST /v1/client-tokens":     admin.ClientToken{Client: "bob", Token: "ey.J.x", Expires: expires},
+		"GET /v1/services":           admin.ServicePage{Services: []admin.ServiceRow{{Service: "clock", Nodes: []string{"n1", "n3"}, Instances: 3, Open: 1}}, Errors: []admin.NodeError{{Node: "n2", Error: "no answer"}}},
+		"GET /v1/presence/count":     admin.PresenceCount{Clients: 3, Users: 2, Nodes: []admin.PresenceNode{{Node: "n1", Clients: 1, Users: 1}, {Node: "n2", Clients: 2, Users: 1}}, Index: 121, Errors: []admin.NodeError{}},
 		"GET /v1/version":            admin.VersionInfo{Version: "v1", Node: "n1", Go: "go1", OS: "linux", Arch: "amd64", ProtocolVersion: 1},
 		"DELETE /v1/nodes/ignored":   map[string]string{},
 		"POST /v1/nodes/never/leave": node1,
@@ -121,6 +123,8 @@ func TestOutput(t *testing.T) {
 		{"route_list", "route list", 0},
 		{"route_stats", "route stats", 0},
 		{"route_kick", "route kick bob", 0},
+		{"service_list", "service list", 0},
+		{"presence_count", "presence count", 0},
 		{"client_token", "client token bob", 0},
 	} {
 		for _, format := range []string{outputTable, outputJSON} {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -73,6 +74,9 @@ func (o *routeGetOptions) print(r admin.Route) error {
 		f.add("epoch", r.Epoch)
 		f.add("known by", howKnown(r))
 		f.add("owner says", r.OwnerCheck)
+		if r.Since != nil {
+			f.add("since", r.Since.Local().Format(time.RFC3339))
+		}
 		if err := f.write(o.io.Out); err != nil {
 			return err
 		}

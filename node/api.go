@@ -409,12 +409,20 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 			return nil, err
 		}
 		result = r
-	case opGroupCounts, opGroupMembers, opGroupClose:
+	case opGroupCounts, opGroupMembers, opGroupClose, opServiceCounts:
 		said, err := n.handleGroup(q.Op, q.Arg)
 		if err != nil {
 			return nil, err
 		}
 		result = said
+	case opAges:
+		ages, err := n.handleAges(q.Arg)
+		if err != nil {
+			return nil, err
+		}
+		result = ages
+	case opUsers:
+		result = n.users()
 	case opView:
 		var c wire.ClientID
 		if err := json.Unmarshal(q.Arg, &c); err != nil {

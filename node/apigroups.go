@@ -34,6 +34,7 @@ type groupSaid struct {
 	Counts  []int    `json:"counts,omitempty"`
 	Count   int      `json:"count,omitempty"`
 	Clients []string `json:"clients,omitempty"`
+	Open    []int    `json:"open,omitempty"` // requests of services
 }
 
 // groupPatience bounds how long nodes are waited for.
@@ -51,6 +52,8 @@ func (n *Node) handleGroup(op string, arg []byte) (out groupSaid, err error) {
 		return out, nil
 	}
 	switch op {
+	case opServiceCounts:
+		return n.handleServiceCounts(q), nil
 	case opGroupCounts:
 		for _, t := range q.Topics {
 			out.Counts = append(out.Counts, l.topics.size(t))

@@ -46,7 +46,11 @@ func (a api) Route(ctx context.Context, q admin.RouteQuery) (admin.Route, error)
 			out.NodeState = node.State.String()
 		}
 		if q.Consistency == admin.Linearizable {
-			out.OwnerCheck = n.ownerCheck(ctx, route)
+			var age time.Duration
+			if out.OwnerCheck, age = n.ownerCheck(ctx, route); age > 0 {
+				since := time.Now().Add(-age).UTC().Truncate(time.Millisecond)
+				out.Since = &since
+			}
 		}
 	}
 	if id := q.Client; id.User() == id.ID {
@@ -63,19 +67,19 @@ func (a api) Route(ctx context.Context, q admin.RouteQuery) (admin.Route, error)
 	return out, nil
 }
 
-// ownerCheck asks the owner whether it delivers to that session.
-func (n *Node) ownerCheck(ctx context.Context, route raftfsm.Route) string {
+// ownerCheck asks the owner whether it delivers to that session, and for how long that has been there (0: not known).
+func (n *Node) ownerCheck(ctx context.Context, route raftfsm.Route) (string, time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var reply wire.ProbeReply
 	err := n.ask(ctx, route.Node, wire.CallProbe, wire.ProbeRequest{Client: route.Client, Incarnation: route.Incarnation, Epoch: route.Epoch}, &reply)
 	switch {
 	case err != nil:
-		return admin.OwnerUnreachable
+		return admin.OwnerUnreachable, 0
 	case reply.Code == wire.OK:
-		return admin.OwnerConfirmed
+		return admin.OwnerConfirmed, time.Duration(reply.AgeMS) * time.Millisecond
 	}
-	return admin.OwnerDenied
+	return admin.OwnerDenied, 0
 }
 
 func (n *Node) localView(c wire.ClientID) admin.RouteView {
@@ -226,9 +230,12 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
 	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: apiInstance(m), Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload, Kind: m.Kind}
-	if m.Kind.Cast() {
+	switch {
+	case m.Kind.Cast():
 		a.n.router.casts.send(o, &f, m.Timeout)
-	} else {
+	case m.Kind == wire.ToService:
+		a.n.router.services.send(o, &f, m.Timeout)
+	default:
 		a.n.router.sendToUser(o, nil, &f, m.Timeout, nil)
 	}
 	r := apiResult{code: wire.Accepted}

@@ -45,6 +45,9 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 func (c clients) Closed(s *gateway.Session) {
 	if a, ok := s.Attachment().(*attached); ok {
 		a.life.leaveTopics(&a.memberships)
+		if a.watcher != nil {
+			a.watcher.end()
+		}
 		a.life.closed(s)
 	}
 }
@@ -57,6 +60,7 @@ type attached struct {
 	m      wire.Forward
 
 	memberships memberships
+	watcher     *watcher         // nil: it has not watched anybody yet
 	devices     []raftfsm.Device // scratch
 }
 
@@ -76,9 +80,16 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	a.m = wire.Forward{
 		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload, Kind: f.Kind,
 	}
-	if f.Kind.Cast() {
+	switch {
+	case f.Kind.Cast():
 		c.n.router.casts.send(s, &a.m, timeout)
-	} else {
+	case f.Kind == wire.ToService:
+		c.n.router.services.send(s, &a.m, timeout)
+	case f.Re != 0: // for the one who asked, not for other devices
+		a.memberships.answered(wire.MessageID{Instance: f.ReInstance, Counter: f.Re})
+		a.m.Re, a.m.ReInstance, a.m.Fault = f.Re, f.ReInstance, f.Fault
+		c.n.router.send(s, a.order, &a.m, timeout)
+	default:
 		a.devices = c.n.router.sendToUser(s, a.order, &a.m, timeout, a.devices[:0])
 	}
 	a.m = wire.Forward{} // it shared memory with f

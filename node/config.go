@@ -89,6 +89,9 @@ type Config struct {
 	// Host stands in for parts of this machine, so that a whole cluster can be simulated in one process. Nil: the real ones.
 	Host *Host
 
+	// Friends says whom a client that watches the list "friends" sees; nil: there are no such lists.
+	Friends FriendSource
+
 	Journal string // for tests: file to which every delivery is written down (see journal.go); empty: none
 }
 

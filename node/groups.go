@@ -16,6 +16,8 @@ type memberships struct {
 	mu     sync.Mutex
 	in     map[wire.Topic]struct{}
 	closed bool
+
+	serving map[wire.Topic]*book // of the services in `in`
 }
 
 func (ms *memberships) Client() wire.ClientID { return ms.s.Client() }
@@ -24,8 +26,11 @@ func (ms *memberships) DeliverCast(c *gateway.Cast) wire.Code { return ms.s.Deli
 
 func (ms *memberships) removed(t wire.Topic, code wire.Code, text string) {
 	ms.forget(t)
-	if t.Kind == wire.TopicGroup {
+	switch t.Kind {
+	case wire.TopicGroup:
 		ms.s.Left(t.Name, code, text)
+	case wire.TopicService:
+		ms.s.NoInstance(t.Name, code, text)
 	}
 }
 
@@ -33,6 +38,7 @@ func (ms *memberships) forget(t wire.Topic) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	delete(ms.in, t)
+	delete(ms.serving, t)
 }
 
 // note says whether t may be joined; it is noted then.

@@ -123,6 +123,12 @@ func (n *Node) openMetrics() (err error) {
 		FanoutReached: func() float64 { return float64(n.router.casts.fan.reached.Load()) },
 		FanoutRefused: func() float64 { return float64(n.router.casts.fan.refused.Load()) },
 
+		RequestsTaken:   func() float64 { return float64(n.router.services.taken.Load()) },
+		RequestsRefused: func() float64 { return float64(n.router.services.refused.Load()) },
+		Watched:         func() float64 { return float64(n.presence.watched.Load()) },
+		PresenceTold:    func() float64 { return float64(n.presence.told.Load()) },
+		PresenceLate:    func() float64 { return float64(n.presence.behind.Load()) },
+
 		RaftState:   func() string { return raftState(n.store.Stats().State) },
 		Term:        func() float64 { return float64(n.store.Term()) },
 		CommitIndex: func() float64 { return float64(n.store.CommitIndex()) },

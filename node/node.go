@@ -47,6 +47,7 @@ type Node struct {
 	router     *router
 	metrics    nodeMetrics
 	peers      *peerBook
+	presence   *presence
 	fights     *fights
 	lineage    *lineageLayer
 	journal    *journal                // nil: none is kept
@@ -121,6 +122,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.router.local.r = n.router
 	n.openCasts()
+	n.openPresence()
 	if n.mesh, err = mesh.New(mesh.Config{
 		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
@@ -180,6 +182,8 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 
 	n.group.Go(func() error { n.router.run(n.ctx); return nil })
+	sightings := n.fsm.Subscribe(0) // before anybody can watch
+	n.group.Go(func() error { defer sightings.Close(); n.presence.run(n.ctx, sightings); return nil })
 	n.group.Go(func() error { return n.lead.run(n.ctx) })
 	n.group.Go(func() error { return n.endWith(n.runLives(n.ctx)) })
 	n.group.Go(func() error { return n.runDrain(n.ctx) })

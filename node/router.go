@@ -49,6 +49,7 @@ type router struct {
 	nacked func(wire.Code)
 
 	casts    *casts
+	services *services
 	pendings *pendings
 	flows    flows
 	passed   passed
@@ -144,7 +145,14 @@ func (r *router) hand(m *wire.Forward, route *raftfsm.Route, receipt gateway.Rec
 		}
 		return code, nil, 0
 	}
-	if l = r.lane(route.Node, wire.ClientID{Tenant: m.Tenant, ID: m.To}); l == nil {
+	to := wire.ClientID{Tenant: m.Tenant, ID: m.To}
+	if m.Kind == wire.ToService {
+		to.ID = m.From // no order is to be kept, and one service may have all the traffic
+	}
+	if m.Re != 0 {
+		c = nil // messages that share a context differ in their ids only
+	}
+	if l = r.lane(route.Node, to); l == nil {
 		return wire.NotOwner, nil, 0
 	}
 	seq, err := l.Send(m, c)
@@ -350,7 +358,7 @@ func (l *inbound) Receipt(ref uint64, code wire.Code) {
 
 // Message takes a message of a peer for a session here.
 func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code, uint64) {
-	if m.Kind != wire.ToClient {
+	if m.Kind != wire.ToClient && m.Kind != wire.ToService {
 		code := wire.BadRequest
 		if m.Kind.Cast() {
 			code = r.casts.message(l, m)
@@ -366,11 +374,14 @@ func (r *router) Message(l *lane.Session, _ uint64, m *wire.Forward) (wire.Code,
 		l.Kept = in
 	}
 	code := wire.NotOwner
-	if !in.mustWait(m) {
+	switch {
+	case m.Kind == wire.ToService:
+		code = r.services.arrived(m, in, &in.held)
+	case !in.mustWait(m):
 		code = r.deliver(m, in, &in.held)
 	}
 	if code != 0 {
-		if code == wire.NotOwner || code == wire.NotReady {
+		if m.Kind == wire.ToClient && (code == wire.NotOwner || code == wire.NotReady) {
 			in.refuse(m)
 		}
 		r.nacked(code)
@@ -488,6 +499,7 @@ func (r *router) run(ctx context.Context) {
 			if r.casts != nil {
 				r.casts.close()
 				r.casts.fan.close()
+				r.services.close()
 			}
 			for _, p := range r.pendings.all() {
 				r.finish(p.ref, wire.Unknown, 0, stopping)

@@ -124,7 +124,7 @@ func (n *Node) handleProbe(_ context.Context, _ wire.NodeID, q *wire.ProbeReques
 	if _, ok := l.claims.find(q.Client, q.Epoch); !ok {
 		return &wire.ProbeReply{Code: wire.NotOwner}, nil
 	}
-	return &wire.ProbeReply{Code: wire.OK}, nil
+	return &wire.ProbeReply{Code: wire.OK, AgeMS: uint64(n.age(q.Client, q.Epoch).Milliseconds())}, nil
 }
 
 // kick closes a client's session wherever it is, without a registration behind it.

@@ -43,7 +43,7 @@ type definitions struct {
 
 // place says how a message with context c is to be written. n is its sequence number, acked what the peer acknowledged.
 func (d *definitions) place(s *Session, c *Context, m *wire.Forward, n, acked uint64) (kind byte, slot uint16) {
-	if c == nil || m.Again != 0 {
+	if c == nil || m.Again != 0 || m.Re != 0 {
 		return kindMessage, 0
 	}
 	if c.lane == s && int(c.slot) < len(d.slots) && d.slots[c.slot].id == c.id && c.id != 0 {
@@ -88,7 +88,7 @@ func common(m *wire.Forward) wire.Forward {
 	c := *m
 	c.Payload, c.Memo = nil, nil
 	c = *c.Clone()
-	c.Counter, c.Ack, c.Ref, c.LeftMS, c.Again = 0, 0, 0, 0, 0
+	c.Counter, c.Ack, c.Ref, c.LeftMS, c.Again, c.Re, c.ReInstance, c.Fault = 0, 0, 0, 0, 0, 0, 0, 0
 	return c
 }
 

@@ -17,9 +17,11 @@ const (
 	ToOthers Kind = 3 // every client of the tenant but the sending session; To is empty
 	ToPrefix Kind = 4 // every client of the tenant whose id begins with To
 	ToUser   Kind = 5 // all devices of the user To, and the client of just that id
+
+	ToService Kind = 6 // one instance of a service, whichever has least to do
 )
 
-var kindNames = [...]string{ToClient: "client", ToGroup: "group", ToAll: "all", ToOthers: "others", ToPrefix: "prefix", ToUser: "user"}
+var kindNames = [...]string{ToClient: "client", ToGroup: "group", ToAll: "all", ToOthers: "others", ToPrefix: "prefix", ToUser: "user", ToService: "service"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -35,14 +37,14 @@ func (k Kind) Known() bool { return int(k) < len(kindNames) }
 // to single clients.
 func (k Kind) Cast() bool { return k == ToGroup || k == ToAll || k == ToOthers || k == ToPrefix }
 
-// ParseKind reads a name: client, group, all, others, prefix or user.
+// ParseKind reads a name: client, group, all, others, prefix, user or service.
 func ParseKind(s string) (Kind, error) {
 	for i, n := range kindNames {
 		if n == s {
 			return Kind(i), nil
 		}
 	}
-	return 0, fmt.Errorf("kind is %q: want client, group, all, others, prefix or user", s)
+	return 0, fmt.Errorf("kind is %q: want client, group, all, others, prefix, user or service", s)
 }
 
 // ValidateTo says what is wrong with a recipient of this kind.
@@ -52,6 +54,8 @@ func (k Kind) ValidateTo(to string) error {
 		return (ClientID{ID: to}).Validate()
 	case ToGroup:
 		return Topic{Kind: TopicGroup, Name: to}.Validate()
+	case ToService:
+		return Topic{Kind: TopicService, Name: to}.Validate()
 	case ToAll, ToOthers:
 		if to != "" {
 			return fmt.Errorf("must be empty: kind %s means everybody", k)
@@ -79,9 +83,10 @@ func (k Kind) ValidateTo(to string) error {
 
 // CastSender is what recipients see as the sender's instance in a message that went to (k, to); sender is the one of its direct
 // messages, as welcome told it. Messages to a group travel on other lanes than direct ones, and recipients refuse an older
-// counter after a newer one of the same instance: each address has a sequence of its own.
+// counter after a newer one of the same instance: each address has a sequence of its own. Requests to a service do as well,
+// for they come to an instance of it in any order.
 func CastSender(sender uint64, k Kind, to string) uint64 {
-	if !k.Cast() {
+	if !k.Cast() && k != ToService {
 		return sender
 	}
 	b := make([]byte, 0, 8+1+MaxClientID)
@@ -96,6 +101,26 @@ const (
 	MaxLoginGroups     = 64      // that a login may carry, for a header is short; join the others behind it
 	MaxLoginGroupBytes = 3 << 10 // of their names together, each counted with 3 bytes more
 )
+
+// Limits of presence.
+const (
+	MaxWatches     = 1000    // ids that one session may watch
+	MaxWatchIDs    = 64      // that one watch frame may carry
+	MaxWatchBytes  = 3 << 10 // of these together, each counted with 3 bytes more
+	FriendsList    = "friends"
+	MaxServiceLoad = 10_000 // requests that an instance may take at a time
+)
+
+// WatchIDs returns how many of ids, from the first, fit into one watch frame.
+func WatchIDs(ids []string) int {
+	bytes := 0
+	for i, id := range ids {
+		if bytes += len(id) + 3; i == MaxWatchIDs || bytes > MaxWatchBytes {
+			return i
+		}
+	}
+	return len(ids)
+}
 
 // LoginGroups returns how many of groups, from the first, fit into one login.
 func LoginGroups(groups []string) int {

@@ -125,7 +125,8 @@ type ProbeRequest struct {
 
 // ProbeReply: OK, NotOwner, or LeaseLost.
 type ProbeReply struct {
-	Code Code `cbor:"1,keyasint"`
+	Code  Code   `cbor:"1,keyasint"`
+	AgeMS uint64 `cbor:"2,keyasint,omitempty"` // OK: for how long the session has been there
 }
 
 // Verdict returns the answer's code and, with NotLeader, whom to ask instead.

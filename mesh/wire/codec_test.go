@@ -31,6 +31,9 @@ func normal(v any) any {
 		if len(v.Groups) == 0 {
 			v.Groups = nil
 		}
+		if len(v.IDs) == 0 {
+			v.IDs = nil
+		}
 		if len(v.Payload) == 0 {
 			v.Payload = nil
 		}
@@ -47,7 +50,8 @@ func fullFrame() Frame {
 		Type: TypeDeliver, Client: "a/b", To: "bob", From: "alice/phone", ID: 1 << 63, Instance: 0x1122334455667788, Attempt: 24,
 		Ack: AckClient, TimeoutMS: 70000, Code: Replaced, Epoch: MakeEpoch(2, 300), Node: "n1", Token: strings.Repeat("t", 300),
 		IdleMS: 30000, Addrs: []string{"127.0.0.1:7000", ""}, RetryMS: 255, Text: "größe", MaxPayload: 1 << 20, Version: 1, Tenant: "acme",
-		Kind: ToGroup, Groups: []string{"lobby", "größe"}, Count: 70000, Payload: []byte("hello"),
+		Kind: ToGroup, Groups: []string{"lobby", "größe"}, Count: 70000, Re: 1 << 50, ReInstance: 1 << 51, Fault: 70001,
+		IDs: []string{"bob", "größe"}, Online: 1, Since: 1 << 41, Payload: []byte("hello"),
 	}
 }
 
@@ -64,7 +68,7 @@ func smallFrames() []Frame {
 func fullForward() Forward {
 	return Forward{
 		Tenant: "acme", To: "bob", Incarnation: 12, Epoch: MakeEpoch(1, 1<<40), From: "alice", Instance: 1 << 60, Counter: 256,
-		Ack: AckOwner, Ref: 65536, LeftMS: 4999, Kind: ToGroup, Payload: []byte{0, 1, 2},
+		Ack: AckOwner, Ref: 65536, LeftMS: 4999, Kind: ToGroup, Re: 1 << 50, ReInstance: 1 << 51, Fault: 70001, Payload: []byte{0, 1, 2},
 	}
 }
 
@@ -353,13 +357,13 @@ func TestForwardAndStatus(t *testing.T) {
 func FuzzForwardEncode(f *testing.F) {
 	f.Add("", "bob", "alice", uint64(1), uint64(2), uint64(3), uint64(4), uint64(5), uint8(1), uint32(7), []byte("p"))
 	f.Fuzz(func(t *testing.T, tenant, to, from string, inc, epoch, instance, counter, ref uint64, ack uint8, left uint32, payload []byte) {
-		compareForward(t, &Forward{tenant, to, Incarnation(inc), Epoch(epoch), from, instance, counter, AckMode(ack), ref, left, Kind(ack >> 4), uint8(left >> 28), payload, nil})
+		compareForward(t, &Forward{tenant, to, Incarnation(inc), Epoch(epoch), from, instance, counter, AckMode(ack), ref, left, Kind(ack >> 4), counter >> 1, ref, left >> 3, uint8(left >> 28), payload, nil})
 	})
 }
 
 func TestCodecAllocations(t *testing.T) {
 	f, m, s := fullFrame(), fullForward(), Status{1, 2, 3, 4}
-	f.Addrs, f.Groups = nil, nil
+	f.Addrs, f.Groups, f.IDs = nil, nil, nil
 	buf := make([]byte, 0, FrameSize(&f)+ForwardSize(&m))
 	fb, mb, sb := AppendFrame(nil, &f)[LengthBytes:], AppendForward(nil, &m), AppendStatus(nil, &s)
 	var f2 Frame

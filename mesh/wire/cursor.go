@@ -309,12 +309,20 @@ func appendHead(dst []byte, major byte, v uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, major|27), v)
 }
 
-// appendUint writes a key below 24 and a number, or nothing for zero.
+// appendUint writes a key and a number, or nothing for zero.
 func appendUint(dst []byte, key byte, v uint64) []byte {
 	if v == 0 {
 		return dst
 	}
-	return appendHead(append(dst, key), majorUint, v)
+	return appendHead(appendKey(dst, key), majorUint, v)
+}
+
+// appendKey writes a key.
+func appendKey(dst []byte, key byte) []byte {
+	if key < 24 {
+		return append(dst, key)
+	}
+	return append(dst, majorUint|24, key)
 }
 
 // appendText writes a key below 24 and a string, or nothing for "".
@@ -325,12 +333,12 @@ func appendText(dst []byte, key byte, s string) []byte {
 	return append(appendHead(append(dst, key), majorText, uint64(len(s))), s...)
 }
 
-// appendTexts writes a key below 24 and a list of strings, or nothing for an empty one.
+// appendTexts writes a key and a list of strings, or nothing for an empty one.
 func appendTexts(dst []byte, key byte, list []string) []byte {
 	if len(list) == 0 {
 		return dst
 	}
-	dst = appendHead(append(dst, key), majorArray, uint64(len(list)))
+	dst = appendHead(appendKey(dst, key), majorArray, uint64(len(list)))
 	for _, s := range list {
 		dst = append(appendHead(dst, majorText, uint64(len(s))), s...)
 	}

@@ -20,9 +20,14 @@ type Forward struct {
 	// its Instance is the sender's for this address.
 	Kind Kind `cbor:"11,keyasint,omitempty"`
 
+	// The answer to a request: the id and instance that this came with, and a number other than 0 if it failed.
+	Re         uint64 `cbor:"12,keyasint,omitempty"`
+	ReInstance uint64 `cbor:"13,keyasint,omitempty"`
+	Fault      uint32 `cbor:"14,keyasint,omitempty"`
+
 	// Again is 1 if everything of this sender to this recipient that may have been refused was called back: this message and
 	// those behind it are the first to be taken anew.
-	Again uint8 `cbor:"12,keyasint,omitempty"`
+	Again uint8 `cbor:"15,keyasint,omitempty"`
 
 	Payload []byte `cbor:"-"`
 

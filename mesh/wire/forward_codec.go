@@ -7,13 +7,14 @@ import (
 
 // ForwardSize is an upper bound of what AppendForward appends, in bytes.
 func ForwardSize(m *Forward) int {
-	return 1 + 9*maxUintField + 3*maxTextField + len(m.Tenant) + len(m.To) + len(m.From) + len(m.Payload)
+	return 1 + 12*maxUintField + 3*maxTextField + len(m.Tenant) + len(m.To) + len(m.From) + len(m.Payload)
 }
 
 // AppendForward appends m's header, the deterministic CBOR that Marshal gives, and its payload. It writes no length: the
 // lane frames it. It allocates only when dst lacks room and keeps nothing of m.
 func AppendForward(dst []byte, m *Forward) []byte {
-	n := 5 + present(m.Tenant != "") + present(m.From != "") + present(m.Ack != 0) + present(m.Ref != 0) + present(m.LeftMS != 0) + present(m.Kind != 0) + present(m.Again != 0)
+	n := 5 + present(m.Tenant != "") + present(m.From != "") + present(m.Ack != 0) + present(m.Ref != 0) + present(m.LeftMS != 0) + present(m.Kind != 0) +
+		present(m.Re != 0) + present(m.ReInstance != 0) + present(m.Fault != 0) + present(m.Again != 0)
 	dst = appendHead(dst, majorMap, n)
 	dst = appendText(dst, 1, m.Tenant)
 	dst = append(appendHead(append(dst, 2), majorText, uint64(len(m.To))), m.To...)
@@ -26,7 +27,10 @@ func AppendForward(dst []byte, m *Forward) []byte {
 	dst = appendUint(dst, 9, m.Ref)
 	dst = appendUint(dst, 10, uint64(m.LeftMS))
 	dst = appendUint(dst, 11, uint64(m.Kind))
-	dst = appendUint(dst, 12, uint64(m.Again))
+	dst = appendUint(dst, 12, m.Re)
+	dst = appendUint(dst, 13, m.ReInstance)
+	dst = appendUint(dst, 14, uint64(m.Fault))
+	dst = appendUint(dst, 15, uint64(m.Again))
 	return append(dst, m.Payload...)
 }
 
@@ -87,6 +91,13 @@ func decodeForwardMap(body []byte, m *Forward) (int, error) {
 			v, err = c.uint(0xff)
 			m.Kind = Kind(v)
 		case 12:
+			m.Re, err = c.uint(1<<64 - 1)
+		case 13:
+			m.ReInstance, err = c.uint(1<<64 - 1)
+		case 14:
+			v, err = c.uint(0xffffffff)
+			m.Fault = uint32(v)
+		case 15:
 			v, err = c.uint(0xff)
 			m.Again = uint8(v)
 		default:

@@ -10,11 +10,21 @@ package wire
 // "payload_b64" (base64), 64-bit numbers as strings, types, ack modes by name.
 //
 // Log in:       C → S  login     then  S → C  (waiting)*  welcome | kick
-// Steady state: C → S  send, ack, join, leave, ping, bye    S → C  deliver, result, leave, pong, goaway, kick
+// Steady state: C → S  send, ack, join, leave, watch, unwatch, ping, bye  and  S → C  deliver, result, leave, presence, pong, goaway, kick
 //
 // A send goes to one client unless kind says otherwise: group, all, others (all but the sender), prefix, user (all its
 // devices). What was sent to many arrives with its kind and to, under an instance of its own (CastSender). Being in a group
 // ends with the session; a login that carries groups is in them before welcome.
+//
+// Kind service is one instance of a service: one of the sessions that joined with that kind. It arrives with its kind, to and
+// timeout_ms, under an instance of its own, not in order. It is a request: whoever gets it answers with a send to its sender
+// that carries re and re_instance, the id and instance that it arrived with, and, if it failed, fault, a number other than
+// zero that the two sides agree on (the payload then says more). A message to a client may be answered in the same way. Do
+// not repeat a request under its id: another instance might do it once more.
+//
+// A watch tells the present state of each of its ids in presence frames, then its result, then every change. Watching a user's
+// id without "/" tells of all his devices together. States of one id have rising epochs; a watcher that does not keep up is
+// told the latest only. Watching ends with the session.
 //
 // Numbers that a client chooses: instance, random for each start of the program; attempt, rising with each login of one
 // instance; a send's id, rising with each message of one instance and the same when a message is sent again. A message id
@@ -26,17 +36,21 @@ const (
 	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only], [groups]
 	TypeWelcome Type = 2  // epoch, instance (under which recipients see this client's messages), node, idle_ms, max_payload, addrs
 	TypeWaiting Type = 3  // timeout_ms: the former owner is being fenced; this is the longest it can take
-	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms] · payload
-	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack], [kind, to: if it was sent to many] · payload
+	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms], [re, re_instance, [fault]: the answer to a request] · payload
+	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack], [kind, to: if it was sent to many or a service], [timeout_ms], [re, re_instance, fault] · payload
 	TypeAck     Type = 6  // instance, id of a deliver
-	TypeResult  Type = 7  // id of a send, join or leave, code, [node: the owner's name], [text], [count: recipients reached]
+	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached]
 	TypePing    Type = 8  // nothing
 	TypePong    Type = 9  // nothing
 	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it
 	TypeGoaway  Type = 11 // code, [addrs], [timeout_ms: kicked then]; finish and connect elsewhere
 	TypeBye     Type = 12 // nothing: the client closes for good, its route may go at once
-	TypeJoin    Type = 13 // to: a group, id; a result follows: joined, or why not
-	TypeLeave   Type = 14 // C → S  to: a group, id; a result follows: left.  S → C  to, code: no member any more, and why
+	TypeJoin    Type = 13 // to: a group, id; a result follows: joined, or why not. With kind service: be an instance of the service to, for [count] requests at a time
+	TypeLeave   Type = 14 // C → S  to: a group, id, [kind]; a result follows: left.  S → C  to, code, [kind]: no member any more, and why
+
+	TypeWatch    Type = 15 // ids, or to: "friends", the list that the operator's friend source has of this client; id; presence frames and then a result follow
+	TypeUnwatch  Type = 16 // ids, or to, or neither: everything; id; a result follows
+	TypePresence Type = 17 // client, online, [node, epoch, since: when the session began, in milliseconds since 1970], [to: the list that it is on]
 )
 
 // ProtocolVersion is what login must name.
@@ -50,6 +64,9 @@ const (
 
 // Type is a frame's type.
 type Type uint8
+
+// Flag is yes (1) or no (0): a number in CBOR, true or false in JSON.
+type Flag uint8
 
 // AckMode says what a sender wants to hear.
 type AckMode uint8
@@ -88,6 +105,12 @@ type Frame struct {
 	Kind       Kind     `cbor:"20,keyasint,omitempty" json:"kind,omitempty"`
 	Groups     []string `cbor:"21,keyasint,omitempty" json:"groups,omitempty"`
 	Count      uint32   `cbor:"22,keyasint,omitempty" json:"count,omitempty"`
+	Re         uint64   `cbor:"23,keyasint,omitempty" json:"re,string,omitempty"`
+	ReInstance uint64   `cbor:"24,keyasint,omitempty" json:"re_instance,string,omitempty"`
+	Fault      uint32   `cbor:"25,keyasint,omitempty" json:"fault,omitempty"`
+	IDs        []string `cbor:"26,keyasint,omitempty" json:"ids,omitempty"`
+	Online     Flag     `cbor:"27,keyasint,omitempty" json:"online,omitempty"`
+	Since      uint64   `cbor:"28,keyasint,omitempty" json:"since,string,omitempty"`
 
 	Payload []byte `cbor:"-" json:"-"`
 }

@@ -20,13 +20,16 @@ const (
 func FrameSize(f *Frame) int { return LengthBytes + headerSize(f) + len(f.Payload) }
 
 func headerSize(f *Frame) int {
-	n := 3 + 14*maxUintField + 7*maxTextField + 2*maxTextField +
+	n := 3 + 20*maxUintField + 7*maxTextField + 3*maxTextField +
 		len(f.Client) + len(f.To) + len(f.From) + len(f.Node) + len(f.Token) + len(f.Text) + len(f.Tenant)
 	for _, a := range f.Addrs {
 		n += maxTextField + len(a)
 	}
 	for _, g := range f.Groups {
 		n += maxTextField + len(g)
+	}
+	for _, id := range f.IDs {
+		n += maxTextField + len(id)
 	}
 	return n
 }
@@ -56,6 +59,10 @@ func AppendFrameHeader(dst []byte, f *Frame) []byte {
 func AppendDeliver(dst []byte, m *Forward, epoch Epoch) []byte {
 	start := len(dst)
 	client := m.Ack == AckClient
+	if m.Kind != ToClient || m.Re != 0 {
+		f := DeliverFrame(m, epoch)
+		return AppendFrame(dst, &f)
+	}
 	dst = append(dst, 0, 0, 0, 0)
 	dst = appendHead(dst, majorMap, 1+present(m.From != "")+present(m.Counter != 0)+present(m.Instance != 0)+present(client)+present(epoch != 0))
 	dst = append(dst, 0, byte(TypeDeliver))
@@ -71,9 +78,28 @@ func AppendDeliver(dst []byte, m *Forward, epoch Epoch) []byte {
 	return dst
 }
 
+// DeliverFrame is the deliver frame that m's recipient gets under epoch. It shares memory with m.
+func DeliverFrame(m *Forward, epoch Epoch) Frame {
+	f := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Re: m.Re, ReInstance: m.ReInstance, Fault: m.Fault, Payload: m.Payload}
+	if m.Ack == AckClient {
+		f.Ack = AckClient
+	}
+	if m.Kind != ToClient {
+		f.Kind, f.To = m.Kind, m.To
+	}
+	if m.Kind == ToService {
+		f.TimeoutMS = m.LeftMS
+	}
+	return f
+}
+
 // DeliverSize is an upper bound of what AppendDeliver appends, in bytes.
 func DeliverSize(m *Forward) int {
-	return LengthBytes + 3 + 5*maxUintField + maxTextField + len(m.From) + len(m.Payload)
+	n := LengthBytes + 3 + 5*maxUintField + maxTextField + len(m.From) + len(m.Payload)
+	if m.Kind != ToClient || m.Re != 0 {
+		n += 6*maxUintField + maxTextField + len(m.To)
+	}
+	return n
 }
 
 // DecodeSend reads a send frame written in the usual way (AppendFrame's: keys rising, nothing but to, id, ack and timeout_ms,
@@ -163,7 +189,8 @@ func appendFrameHead(dst []byte, f *Frame, epoch bool) []byte {
 		present(f.Code != 0) + present(epoch) + present(f.Node != "") + present(f.Token != "") +
 		present(f.IdleMS != 0) + present(len(f.Addrs) != 0) + present(f.RetryMS != 0) + present(f.Text != "") +
 		present(f.MaxPayload != 0) + present(f.Version != 0) + present(f.Tenant != "") +
-		present(f.Kind != 0) + present(len(f.Groups) != 0) + present(f.Count != 0)
+		present(f.Kind != 0) + present(len(f.Groups) != 0) + present(f.Count != 0) +
+		present(f.Re != 0) + present(f.ReInstance != 0) + present(f.Fault != 0) + present(len(f.IDs) != 0) + present(f.Online != 0) + present(f.Since != 0)
 	dst = appendHead(dst, majorMap, n)
 	dst = appendHead(append(dst, 0), majorUint, uint64(f.Type))
 	dst = appendText(dst, 1, f.Client)
@@ -190,15 +217,21 @@ func appendFrameTail(dst []byte, f *Frame) []byte {
 	dst = appendText(dst, 19, f.Tenant)
 	dst = appendUint(dst, 20, uint64(f.Kind))
 	dst = appendTexts(dst, 21, f.Groups)
-	return appendUint(dst, 22, uint64(f.Count))
+	dst = appendUint(dst, 22, uint64(f.Count))
+	dst = appendUint(dst, 23, f.Re)
+	dst = appendUint(dst, 24, f.ReInstance)
+	dst = appendUint(dst, 25, uint64(f.Fault))
+	dst = appendTexts(dst, 26, f.IDs)
+	dst = appendUint(dst, 27, uint64(f.Online))
+	return appendUint(dst, 28, f.Since)
 }
 
 // DecodeFrame reads what a frame's length counted: header, then payload. f's strings and its Payload share memory with
-// body and are valid as long as that is left alone; Clone what is kept. Only Addrs and Groups allocate. After an error f is zero.
+// body and are valid as long as that is left alone; Clone what is kept. Only Addrs, Groups and IDs allocate. After an error f is zero.
 //
 // Whatever it accepts, Unmarshal accepts with the same result. It is stricter in that it refuses a header longer than
 // MaxHeader (nor does it look further), a header that is null, keys that are no unsigned integers, unknown keys above 63
-// that do not rise, numbers written as simple values, and more than 64 Addrs or Groups. Numbers need not be in their shortest form.
+// that do not rise, numbers written as simple values, and more than 64 Addrs, Groups or IDs. Numbers need not be in their shortest form.
 // The size of the payload is for the caller to check.
 func DecodeFrame(body []byte, f *Frame) error {
 	*f = Frame{}
@@ -284,6 +317,20 @@ func decodeFrameMap(body []byte, f *Frame) (int, error) {
 		case 22:
 			v, err = c.uint(0xffffffff)
 			f.Count = uint32(v)
+		case 23:
+			f.Re, err = c.uint(1<<64 - 1)
+		case 24:
+			f.ReInstance, err = c.uint(1<<64 - 1)
+		case 25:
+			v, err = c.uint(0xffffffff)
+			f.Fault = uint32(v)
+		case 26:
+			f.IDs, err = c.texts()
+		case 27:
+			v, err = c.uint(0xff)
+			f.Online = Flag(v)
+		case 28:
+			f.Since, err = c.uint(1<<64 - 1)
 		default:
 			err = c.skip(1)
 		}
@@ -307,6 +354,10 @@ func (f *Frame) Clone() *Frame {
 	g.Groups = slices.Clone(f.Groups)
 	for i, name := range g.Groups {
 		g.Groups[i] = strings.Clone(name)
+	}
+	g.IDs = slices.Clone(f.IDs)
+	for i, id := range g.IDs {
+		g.IDs[i] = strings.Clone(id)
 	}
 	g.Payload = slices.Clone(f.Payload)
 	return &g

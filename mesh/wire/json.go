@@ -18,6 +18,8 @@ const maxSafeInteger = 1<<53 - 1
 //
 //	type, ack, kind       names: "send", "owner", "group"
 //	id, instance, attempt, epoch   64-bit numbers, as decimal strings
+//	re, re_instance, since   likewise
+//	online                true or false, in a presence frame always there
 //	code                  a number, its name for people beside it in "reason"
 //	payload               text, if the payload is UTF-8, otherwise "payload_b64" (standard base64 with padding)
 //
@@ -83,6 +85,15 @@ func appendJSONTail(w *jsonWriter, f *Frame) {
 	w.text("tenant", f.Tenant)
 	w.texts("groups", f.Groups)
 	w.number("count", uint64(f.Count))
+	w.big("re", f.Re)
+	w.big("re_instance", f.ReInstance)
+	w.number("fault", uint64(f.Fault))
+	w.texts("ids", f.IDs)
+	if f.Online != 0 || f.Type == TypePresence {
+		w.key("online")
+		w.b = strconv.AppendBool(w.b, f.Online != 0)
+	}
+	w.big("since", f.Since)
 	if utf8.Valid(f.Payload) {
 		w.text("payload", string(f.Payload))
 	} else {
@@ -215,6 +226,14 @@ func unmarshalFrameJSON(b []byte, f *Frame) error {
 		r.fail("groups", "want an array of strings")
 	}
 	r.number("count", &f.Count)
+	r.big("re", &f.Re)
+	r.big("re_instance", &f.ReInstance)
+	r.number("fault", &f.Fault)
+	if raw := r.get("ids"); raw != nil && json.Unmarshal(raw, &f.IDs) != nil {
+		r.fail("ids", "want an array of strings")
+	}
+	r.flag("online", &f.Online)
+	r.big("since", &f.Since)
 	r.payload(&f.Payload)
 	return r.err
 }
@@ -284,6 +303,16 @@ func (r *jsonReader) big(field string, v *uint64) {
 	}
 }
 
+func (r *jsonReader) flag(field string, v *Flag) {
+	switch raw := r.get(field); string(raw) {
+	case "", "false":
+	case "true":
+		*v = 1
+	default:
+		r.fail(field, "want true or false")
+	}
+}
+
 func (r *jsonReader) frameType(v *Type) {
 	var s string
 	if !r.text("type", &s) {
@@ -318,7 +347,7 @@ func (r *jsonReader) kind(v *Kind) {
 	}
 	k, err := ParseKind(s)
 	if err != nil {
-		r.fail("kind", "want \"client\", \"group\", \"all\", \"others\", \"prefix\" or \"user\"")
+		r.fail("kind", "want \"client\", \"group\", \"all\", \"others\", \"prefix\", \"user\" or \"service\"")
 	}
 	*v = k
 }

@@ -25,7 +25,7 @@ func (t Type) name() string {
 var typeNames = [...]string{
 	TypeLogin: "login", TypeWelcome: "welcome", TypeWaiting: "waiting", TypeSend: "send", TypeDeliver: "deliver", TypeAck: "ack",
 	TypeResult: "result", TypePing: "ping", TypePong: "pong", TypeKick: "kick", TypeGoaway: "goaway", TypeBye: "bye",
-	TypeJoin: "join", TypeLeave: "leave",
+	TypeJoin: "join", TypeLeave: "leave", TypeWatch: "watch", TypeUnwatch: "unwatch", TypePresence: "presence",
 }
 
 func (t Type) String() string {
@@ -72,13 +72,13 @@ func (f *Frame) Validate(fromClient bool) error {
 func (f *Frame) direction(fromClient bool) error {
 	switch f.Type {
 	case TypeLeave: // both
-	case TypeLogin, TypeSend, TypePing, TypeBye, TypeAck, TypeJoin:
+	case TypeLogin, TypeSend, TypePing, TypeBye, TypeAck, TypeJoin, TypeWatch, TypeUnwatch:
 		if !fromClient {
 			return fmt.Errorf("%s: only clients send this", f.Type)
 		}
 	default:
 		if fromClient {
-			return fmt.Errorf("%s: only servers send this; clients send login, send, ack, join, leave, ping or bye", f.Type)
+			return fmt.Errorf("%s: only servers send this; clients send login, send, ack, join, leave, watch, unwatch, ping or bye", f.Type)
 		}
 	}
 	return nil
@@ -106,6 +106,16 @@ func (f *Frame) fields(fromClient bool) error {
 		} else {
 			err = first(err, need("code", uint64(f.Code)))
 		}
+	case TypeWatch:
+		if err = need("id", f.ID); len(f.IDs) == 0 && f.To == "" {
+			err = first(errors.New("ids is missing"), err)
+		}
+	case TypeUnwatch:
+		err = need("id", f.ID)
+	case TypePresence:
+		if err = needText("client", f.Client); f.Online != 0 {
+			err = first(err, needText("node", f.Node), need("epoch", uint64(f.Epoch)))
+		}
 	case TypeDeliver:
 		err = first(needText("from", f.From), need("instance", f.Instance), need("id", f.ID), need("epoch", uint64(f.Epoch)))
 	case TypeAck:
@@ -124,6 +134,17 @@ func (f *Frame) fields(fromClient bool) error {
 	if len(f.Payload) > 0 && f.Type != TypeSend && f.Type != TypeDeliver {
 		return errors.New("payload is not allowed here")
 	}
+	if f.Re != 0 || f.ReInstance != 0 || f.Fault != 0 {
+		if err := f.answer(); err != nil {
+			return err
+		}
+	}
+	if f.Online > 1 {
+		return fmt.Errorf("online is %d: want 0 or 1", uint8(f.Online))
+	}
+	if len(f.IDs) > 0 && (f.Type != TypeWatch && f.Type != TypeUnwatch || len(f.Groups) > 0 || len(f.Addrs) > 0 || f.Text != "") { // together they might be too long
+		return errors.New("ids is not allowed here")
+	}
 	if len(f.Groups) > 0 && (f.Type != TypeLogin || len(f.Addrs) > 0 || f.Text != "") { // the three together might be too long
 		return errors.New("groups is not allowed here")
 	}
@@ -133,9 +154,29 @@ func (f *Frame) fields(fromClient bool) error {
 	return f.sizes()
 }
 
+// answer checks the fields that make a message the answer to another one.
+func (f *Frame) answer() error {
+	switch {
+	case f.Type != TypeSend && f.Type != TypeDeliver:
+		return errors.New("re is not allowed here")
+	case f.Re == 0:
+		return need("re", f.Re)
+	case f.ReInstance == 0:
+		return need("re_instance", f.ReInstance)
+	case f.Kind != ToClient:
+		return errors.New("re is for messages to one client")
+	}
+	return nil
+}
+
 func (f *Frame) ids() error {
 	if err := f.address(); err != nil {
 		return err
+	}
+	for _, id := range f.IDs {
+		if err := (ClientID{ID: id}).Validate(); err != nil {
+			return fmt.Errorf("ids: %w", err)
+		}
 	}
 	for _, id := range [...]struct{ field, id string }{{"client", f.Client}, {"from", f.From}} {
 		if id.id == "" {
@@ -154,8 +195,19 @@ func (f *Frame) ids() error {
 // address checks to, whose rules depend on the kind.
 func (f *Frame) address() error {
 	kind := f.Kind
-	if f.Type == TypeJoin || f.Type == TypeLeave {
-		kind = ToGroup
+	switch f.Type {
+	case TypeJoin, TypeLeave:
+		if kind == ToClient {
+			kind = ToGroup
+		}
+		if kind != ToGroup && kind != ToService {
+			return fmt.Errorf("kind is %s: want group or service", kind)
+		}
+	case TypeWatch, TypeUnwatch, TypePresence:
+		if f.To != "" && f.To != FriendsList {
+			return fmt.Errorf("to is %.40q: want %s, or ids", f.To, FriendsList)
+		}
+		return nil
 	}
 	if !kind.Known() {
 		return kind.ValidateTo(f.To)
@@ -173,6 +225,9 @@ func (f *Frame) sizes() error {
 	if n := LoginGroups(f.Groups); n < len(f.Groups) {
 		return fmt.Errorf("groups has %d entries: at most %d of %d bytes together; join the others behind the login",
 			len(f.Groups), MaxLoginGroups, MaxLoginGroupBytes)
+	}
+	if n := WatchIDs(f.IDs); n < len(f.IDs) {
+		return fmt.Errorf("ids has %d entries: at most %d of %d bytes together; watch the others with another frame", len(f.IDs), MaxWatchIDs, MaxWatchBytes)
 	}
 	for _, g := range f.Groups {
 		if err := ToGroup.ValidateTo(g); err != nil {

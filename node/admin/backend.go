@@ -109,6 +109,8 @@ type Backend interface {
 	// CloseGroup removes all members of a group, each of whom is told reason. Who joins later is in it again. Idempotent.
 	CloseGroup(ctx context.Context, group wire.Topic, reason string) (GroupClosed, error)
 
+	PresenceBackend
+
 	// Send sends a message and waits for its outcome, at most m.Timeout. Outcomes (offline, unavailable …) are results;
 	// errors are kept for messages that were never tried. A second call with the same ID gets the first one's outcome or
 	// leads to no second delivery. m.Payload is the backend's to keep.

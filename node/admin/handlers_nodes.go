@@ -45,6 +45,8 @@ func (s *Server) table() []route {
 
 		{method: "GET", path: "/v1/groups", handler: listGroups},
 		{method: "GET", path: "/v1/groups/{group}/members", handler: groupMembers},
+		{method: "GET", path: "/v1/services", handler: listServices},
+		{method: "GET", path: "/v1/presence/count", handler: presenceCount},
 		{method: "POST", path: "/v1/groups/{group}/close", action: "group.close", handler: closeGroup},
 
 		{method: "POST", path: "/v1/messages", action: "message.send", handler: sendMessage},

@@ -44,6 +44,8 @@ type fake struct {
 	page     RoutePage
 	stats    RouteStats
 	groups   GroupPage
+	services ServicePage
+	online   PresenceCount
 	members  GroupMembers
 	groupEnd GroupClosed
 	kicked   KickResult
@@ -189,6 +191,14 @@ func (f *fake) Kick(ctx context.Context, c wire.ClientID, reason string) (KickRe
 
 func (f *fake) Groups(ctx context.Context, q GroupQuery) (GroupPage, error) {
 	return f.groups, f.called(ctx, "Groups", q)
+}
+
+func (f *fake) Services(ctx context.Context, q GroupQuery) (ServicePage, error) {
+	return f.services, f.called(ctx, "Services", q)
+}
+
+func (f *fake) PresenceCount(ctx context.Context) (PresenceCount, error) {
+	return f.online, f.called(ctx, "PresenceCount")
 }
 
 func (f *fake) GroupMembers(ctx context.Context, t wire.Topic, q GroupQuery) (GroupMembers, error) {

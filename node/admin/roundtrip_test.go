@@ -61,7 +61,7 @@ func filled(b *fake) *fake {
 	n := uint64(0)
 	for _, p := range []any{
 		&b.ready, &b.version, &b.nodes, &b.node, &b.status, &b.settings, &b.token, &b.tokens, &b.peers, &b.transfer, &b.verify, &b.check, &b.upgrade,
-		&b.snapshot, &b.route, &b.page, &b.stats, &b.kicked, &b.sent, &b.ctoken,
+		&b.snapshot, &b.route, &b.page, &b.stats, &b.kicked, &b.sent, &b.ctoken, &b.services, &b.online,
 	} {
 		fill(reflect.ValueOf(p).Elem(), &n)
 	}
@@ -114,6 +114,8 @@ func TestEveryCall(t *testing.T) {
 		{"Routes", func() (any, error) { return c.Routes(ctx, list) }, b.page, []any{list}},
 		{"Routes", func() (any, error) { return c.Routes(ctx, RouteListQuery{}) }, b.page, []any{RouteListQuery{Limit: DefaultPage}}},
 		{"RouteStats", func() (any, error) { return c.RouteStats(ctx) }, b.stats, nil},
+		{"Services", func() (any, error) { return c.Services(ctx, GroupQuery{Tenant: "acme", Cursor: "a/b", Limit: 7}) }, b.services, []any{GroupQuery{Tenant: "acme", Cursor: "a/b", Limit: 7}}},
+		{"PresenceCount", func() (any, error) { return c.PresenceCount(ctx) }, b.online, nil},
 		{"Kick", func() (any, error) { return c.Kick(ctx, alice, "bye") }, b.kicked, []any{alice, "bye"}},
 		{"Send", func() (any, error) { return c.Send(ctx, msg) }, b.sent, []any{Message{
 			From: "ops", To: wire.ClientID{Tenant: "acme", ID: "bob/é"}, Payload: []byte("hi <&>\n"), Ack: wire.AckClient,

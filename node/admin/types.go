@@ -243,6 +243,7 @@ type Route struct {
 	Index       uint64           `json:"index,string"`    // the table's, as it was read
 	Leader      string           `json:"leader"`          // who proved the read; with Local, the leader as far as known
 	OwnerCheck  string           `json:"owner_check"`     // OwnerConfirmed …
+	Since       *time.Time       `json:"since,omitempty"` // when the session began, by the clock of the node that was asked; only if the owner confirmed it
 	Nodes       []RouteView      `json:"nodes,omitempty"` // with all_nodes
 
 	Devices []RouteRow `json:"devices,omitempty"` // of the user of just this id, whether or not Found

@@ -44,6 +44,8 @@ type Client struct {
 	pend        pendingList
 	late        lateIDs
 	groups      groups
+	services    services
+	watches     watches
 	asking      bool // the loop knows that answers are waited for, see askLocked
 	askingSince int64
 	room        chan struct{} // closed when something is freed; nil: nobody waits
@@ -51,6 +53,8 @@ type Client struct {
 	ended       error // nothing is taken any more
 	closeOnce   sync.Once
 	giveUpOnce  sync.Once
+
+	handlers sync.WaitGroup // of requests
 }
 
 // Dial connects and logs in, trying the addresses until one takes it, a node refuses for good, or ctx ends. Only the
@@ -116,7 +120,10 @@ func (c *Client) Close(ctx context.Context) error {
 		c.waitDispatcher(ctx)
 		return context.Cause(ctx)
 	}
-	return c.waitDispatcher(ctx)
+	if err := c.waitDispatcher(ctx); err != nil {
+		return err
+	}
+	return c.waitHandlers(ctx)
 }
 
 func (c *Client) beginClose() {
@@ -217,11 +224,15 @@ func (c *Client) retire(s *session) {
 	}
 	s.writers.Wait()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.cur == nil {
 		c.recoverLocked(s.unsent, s.sentOff, s.out.drain())
 	}
+	lost := c.pend.lostWith(s)
 	c.freedLocked()
+	c.mu.Unlock()
+	for _, p := range lost {
+		c.finish(p, Result{Code: wire.Unknown, Text: "the connection ended before anybody told whether an instance had the request"})
+	}
 }
 
 // activate makes s the session that takes what is sent, and hands it everything pending.
@@ -233,6 +244,8 @@ func (c *Client) activate(s *session) {
 	}
 	c.cur = s
 	c.maxPayload = s.maxPayload
+	c.serveAllLocked(s)
+	c.watchAllLocked(s)
 	c.joinAllLocked(s) // before what is sent to groups that it is in
 	tooLarge := c.resendLocked(s)
 	c.mu.Unlock()

@@ -23,6 +23,7 @@ type pending struct {
 	start      int64
 	deadline   int64
 	tries      int          // sessions it was handed to
+	over       *session     // the last of these
 	done       func(Result) // nil: result goes to answer
 	answer     chan Result  // capacity 1; nil with done
 	prev, next *pending
@@ -118,11 +119,11 @@ func (c *Client) refused(r Result) {
 // settle takes the result that a node sent.
 func (c *Client) settle(s *session, f *wire.Frame) {
 	c.mu.Lock()
-	if c.cur != s && f.Code != wire.Delivered {
+	if p := c.pend.byID[f.ID]; c.cur != s && f.Code != wire.Delivered && (p == nil || p.over != s || p.to.kind != wire.ToService) {
 		c.mu.Unlock() // this session was superseded: its refusals say nothing about the repetition over the new one
 		return
 	}
-	if c.groups.settleLocked(f) {
+	if c.groups.settleLocked(f) || c.services.settleLocked(f) || c.watches.settleLocked(f) {
 		c.mu.Unlock()
 		return
 	}
@@ -188,6 +189,7 @@ func timedOut(p *pending) Result {
 // failAll ends everything that is pending, because the Client did.
 func (c *Client) failAll(err error) {
 	c.mu.Lock()
+	c.endServicesLocked()
 	var all []*pending
 	for p := c.pend.head; p != nil; p = c.pend.head {
 		c.pend.unlink(p)
@@ -211,11 +213,13 @@ func (c *Client) resendLocked(s *session) (tooLarge []*pending) {
 		next := p.next
 		switch {
 		case p.deadline <= now: // the loop is about to end it
+		case p.to.kind == wire.ToService && p.tries > 0: // never repeated: its session tells, or its end does
 		case len(p.payload) > s.maxPayload:
 			c.pend.unlink(p)
 			tooLarge = append(tooLarge, p)
 		default:
 			c.appendSend(s, p.id, p.to, p.payload, p.ack, p.deadline-now)
+			p.over = s
 			if p.tries++; p.ack == wire.AckNone {
 				c.pend.unlink(p)
 				p.free()
@@ -245,7 +249,7 @@ func (c *Client) recoverLocked(unsent *chunk, off int, rest []*chunk) {
 			return nil
 		}
 		p := pendings.Get().(*pending)
-		p.id, p.to, p.ack, p.start = f.ID, Address{f.Kind, cloneText(f.To)}, wire.AckNone, now
+		p.id, p.to, p.ack, p.start = f.ID, Address{kind: f.Kind, to: cloneText(f.To), re: f.Re, reInstance: f.ReInstance, fault: f.Fault}, wire.AckNone, now
 		p.deadline = now + int64(f.TimeoutMS)*1e6
 		p.payload = append(p.payload, f.Payload...)
 		for at != nil && at.id < p.id {

@@ -19,7 +19,8 @@ type Message struct {
 	Kind  wire.Kind // how it was addressed; ToClient also for what was sent to all devices of a user
 	Group string    // ToGroup: which one
 
-	c *Client // set if the sender waits for an acknowledgement
+	c   *Client // set if the sender waits for an acknowledgement
+	via *Client // for an answer
 }
 
 // Ack tells the sender that the message was dealt with, if it asked for that; needed only with Config.ManualAck. It does

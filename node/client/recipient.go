@@ -6,13 +6,17 @@ import "imroute/mesh/wire"
 type Address struct {
 	kind wire.Kind
 	to   string
+
+	// of the answer to a request: its id and, if it failed, how
+	re, reInstance uint64
+	fault          uint32
 }
 
 // ToClient is one client id. One without a "/" stands for all devices of that user as well.
-func ToClient(id string) Address { return Address{wire.ToClient, id} }
+func ToClient(id string) Address { return Address{kind: wire.ToClient, to: id} }
 
 // ToGroup is every member of a group, this Client too if it is one.
-func ToGroup(group string) Address { return Address{wire.ToGroup, group} }
+func ToGroup(group string) Address { return Address{kind: wire.ToGroup, to: group} }
 
 // ToAll is every client of the tenant.
 func ToAll() Address { return Address{kind: wire.ToAll} }
@@ -21,10 +25,10 @@ func ToAll() Address { return Address{kind: wire.ToAll} }
 func ToOthers() Address { return Address{kind: wire.ToOthers} }
 
 // ToPrefix is every client of the tenant whose id begins with prefix.
-func ToPrefix(prefix string) Address { return Address{wire.ToPrefix, prefix} }
+func ToPrefix(prefix string) Address { return Address{kind: wire.ToPrefix, to: prefix} }
 
 // ToUser is every device of a user (user/device), and the client of just that id.
-func ToUser(user string) Address { return Address{wire.ToUser, user} }
+func ToUser(user string) Address { return Address{kind: wire.ToUser, to: user} }
 
 func (a Address) String() string {
 	if a.kind == wire.ToClient {

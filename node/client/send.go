@@ -69,7 +69,7 @@ func (c *Client) SendTo(ctx context.Context, to Address, payload []byte, opts ..
 		o.timeout = c.cfg.Timeout
 	}
 	for {
-		p, id, err := c.enqueue(to, payload, o.ack, o.timeout-sinceNanos(start, c.now()), nil)
+		p, id, err := c.enqueue(to, payload, o.ack, o.timeout-sinceNanos(start, c.now()), nil, nil)
 		switch {
 		case err == nil && p == nil:
 			return Result{ID: id}, nil
@@ -103,13 +103,13 @@ func (c *Client) SendToAsync(to Address, payload []byte, ack wire.AckMode, timeo
 	if done == nil {
 		done = func(Result) {}
 	}
-	_, id, err := c.enqueue(to, payload, ack, timeout, done)
+	_, id, err := c.enqueue(to, payload, ack, timeout, done, nil)
 	return id, err
 }
 
 // enqueue gives a message its id and hands it to the session, if there is one. The pending message is returned if the
-// caller is to wait for it, which is when it gives no done.
-func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result)) (*pending, wire.MessageID, error) {
+// caller is to wait for it, which is when it gives no done. a, if not nil, hears the answer to it.
+func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout time.Duration, done func(Result), a *asking) (*pending, wire.MessageID, error) {
 	if err := to.kind.ValidateTo(to.to); err != nil {
 		return nil, wire.MessageID{}, wire.Errorf(wire.BadRequest, "recipient: %v", err)
 	}
@@ -134,6 +134,12 @@ func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout t
 	}
 	c.counter++
 	id := c.messageID(to, c.counter)
+	if a != nil {
+		if c.services.asks == nil {
+			c.services.asks = map[uint64]*asking{}
+		}
+		c.services.asks[c.counter] = a
+	}
 	s := c.cur
 	if s != nil {
 		c.appendSend(s, id.Counter, to, payload, ack, int64(timeout))
@@ -147,7 +153,7 @@ func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout t
 	p.start, p.deadline = now, now+int64(timeout)
 	p.payload = append(p.payload, payload...)
 	if s != nil {
-		p.tries = 1
+		p.tries, p.over = 1, s
 	}
 	c.pend.push(p)
 	c.noteDeadlineLocked(p.deadline)
@@ -165,7 +171,7 @@ func (c *Client) appendSend(s *session, id uint64, to Address, payload []byte, a
 	// The node gives up a little sooner, so that its answer, which knows more than "no answer", is here in time.
 	left -= min(left/8, int64(250*time.Millisecond))
 	ms := uint32((left + 1e6 - 1) / 1e6)
-	s.out.append(&wire.Frame{Type: wire.TypeSend, Kind: to.kind, To: to.to, ID: id, Ack: ack, TimeoutMS: ms, Payload: payload})
+	s.out.append(&wire.Frame{Type: wire.TypeSend, Kind: to.kind, To: to.to, ID: id, Ack: ack, TimeoutMS: ms, Re: to.re, ReInstance: to.reInstance, Fault: to.fault, Payload: payload})
 }
 
 func (c *Client) await(ctx context.Context, p *pending) (Result, error) {

@@ -217,7 +217,13 @@ func (s *session) handle(f *wire.Frame) *ending {
 			return protocolError("result without id or code")
 		}
 		s.c.settle(s, f)
+	case wire.TypePresence:
+		s.c.saw(s, f)
 	case wire.TypeLeave:
+		if f.Kind == wire.ToService {
+			s.c.noInstance(s, f.To, &wire.Error{Code: f.Code, Text: strings.Clone(f.Text)})
+			break
+		}
 		s.c.left(s, strings.Clone(f.To), &wire.Error{Code: f.Code, Text: strings.Clone(f.Text)})
 	case wire.TypePong:
 	case wire.TypeKick:
@@ -273,7 +279,18 @@ func (s *session) deliver(f *wire.Frame) *ending {
 		}
 		return nil
 	}
-	m := Message{From: s.name(f.From), ID: id, Epoch: f.Epoch, Payload: s.keep(f.Payload), Kind: f.Kind}
+	if f.Re != 0 || f.Kind == wire.ToService { // these wait for nobody who is slow to take messages
+		if f.Ack == wire.AckClient {
+			s.c.acknowledge(id)
+		}
+		if f.Re != 0 {
+			s.c.replied(s, f)
+		} else {
+			s.c.given(s, f)
+		}
+		return nil
+	}
+	m := Message{via: s.c, From: s.name(f.From), ID: id, Epoch: f.Epoch, Payload: s.keep(f.Payload), Kind: f.Kind}
 	if f.Kind == wire.ToGroup {
 		m.Group = s.name(f.To)
 	}

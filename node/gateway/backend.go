@@ -27,6 +27,17 @@ type Backend interface {
 	Join(s *Session, group string, id uint64)
 	Leave(s *Session, group string, id uint64)
 
+	// Serve makes s an instance of a service that takes up to limit requests at a time (0: the backend decides), Unserve ends
+	// that. They tell and run as Join and Leave do.
+	Serve(s *Session, service string, limit int, id uint64)
+	Unserve(s *Session, service string, id uint64)
+
+	// Watch tells s through s.Presence of the clients ids, or of those on a list (wire.FriendsList), first their present states and
+	// then, after a result with id, every change. Unwatch ends that for ids, for the list or, without either, for all. The
+	// strings are the backend's to keep. Both run on the session's read goroutine and must not block.
+	Watch(s *Session, ids []string, list string, id uint64)
+	Unwatch(s *Session, ids []string, list string, id uint64)
+
 	// Closed says that s has ended: no deliver frame will be written to it any more, everything accepted was reported through
 	// Receipt, and Send will not be called for it again. It is called exactly once for every session for which Login was
 	// called, always after Login returned.

@@ -111,10 +111,7 @@ func (c *wsConn) appendDeliver(dst []byte, m *wire.Forward, epoch wire.Epoch) ([
 		*f = wire.Frame{} // it shares memory with m
 		frames.Put(f)
 	}()
-	*f = wire.Frame{Type: wire.TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
-	if m.Ack == wire.AckClient {
-		f.Ack = wire.AckClient
-	}
+	*f = wire.DeliverFrame(m, epoch)
 	return c.append(dst, f)
 }
 

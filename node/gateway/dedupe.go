@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -202,4 +203,22 @@ func (d *dedupe) pushNewest(p *peer) {
 		d.oldest = p
 	}
 	d.newest = p
+}
+
+// tookAnyhow is took for requests to a service, whose order means nothing: one that another instance refused comes here behind
+// later ones. What lies so far back that it is forgotten counts as fresh: whoever hands a request on does so only after a
+// refusal, so nothing is repeated but by a client that uses an id twice.
+func (d *dedupe) tookAnyhow(known *peer, instance, counter uint64, code wire.Code, p *pending, now time.Duration) {
+	if known == nil || counter > known.last {
+		d.took(known, instance, counter, code, p, now)
+		return
+	}
+	last := known.last
+	d.took(known, instance, counter, code, p, now)
+	known.last = last
+	n := len(known.seen) - 1
+	i, _ := slices.BinarySearchFunc(known.seen[:n], counter, func(s seen, c uint64) int { return cmp.Compare(s.counter, c) })
+	it := known.seen[n]
+	copy(known.seen[i+1:], known.seen[i:n])
+	known.seen[i] = it
 }

@@ -21,7 +21,7 @@ const coarseExpiry = 2 * time.Second
 // if the session ended with no byte of it written.
 //
 // Any other code is the whole answer and no receipt follows: NotOwner (closing, or another epoch), Overloaded, TooLarge,
-// BadRequest (no sender, instance or counter), OutOfOrder (never taken, and a later message of that sender instance was) — and for a message id that was taken before,
+// BadRequest (no sender, instance or counter), OutOfOrder (never taken, and a later message of that sender instance was; not for requests to a service) — and for a message id that was taken before,
 // the result which the first one had, Delivered included; Unknown if that is not remembered. A repeat without ack is
 // accepted and dropped.
 func (s *Session) Deliver(m *wire.Forward, to Receipt) wire.Code { return s.DeliverHeld(m, to, nil) }
@@ -85,6 +85,9 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 		return wire.BadRequest, nil // clients drop the connection over such a frame
 	}
 	v, from, first := s.dedupe.look(m.Instance, m.Counter, now, m.Memo)
+	if m.Kind == wire.ToService && v != repeated {
+		v = fresh // see tookAnyhow
+	}
 	if v != fresh && !mutate.NoDedupe {
 		return s.notFreshLocked(v, first, m.Ack, waiter{to, m.Ref}), nil
 	}
@@ -114,7 +117,11 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	} else if m.Ack != wire.AckNone {
 		p = s.awaitLocked(wire.MessageID{Instance: m.Instance, Counter: m.Counter}, m.Ack, waiter{to, m.Ref}, expires)
 	}
-	s.dedupe.took(from, m.Instance, m.Counter, wire.Unknown, p, now)
+	if m.Kind == wire.ToService {
+		s.dedupe.tookAnyhow(from, m.Instance, m.Counter, wire.Unknown, p, now)
+	} else {
+		s.dedupe.took(from, m.Instance, m.Counter, wire.Unknown, p, now)
+	}
 	s.dlv.added(c, before, p, expires)
 	return wire.None, notes
 }

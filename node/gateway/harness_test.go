@@ -113,6 +113,25 @@ func (n *fakeNode) Join(s *Session, group string, id uint64) {
 	s.Result(id, wire.Joined, "", "in "+group)
 }
 
+func (n *fakeNode) Serve(s *Session, service string, limit int, id uint64) {
+	s.Result(id, wire.Joined, service, "")
+}
+
+func (n *fakeNode) Unserve(s *Session, service string, id uint64) {
+	s.Result(id, wire.Left, service, "")
+}
+
+func (n *fakeNode) Watch(s *Session, ids []string, list string, id uint64) {
+	for _, c := range ids {
+		s.Presence(&wire.Frame{Type: wire.TypePresence, Client: c})
+	}
+	s.Result(id, wire.OK, list, "")
+}
+
+func (n *fakeNode) Unwatch(s *Session, _ []string, list string, id uint64) {
+	s.Result(id, wire.OK, list, "")
+}
+
 func (n *fakeNode) Leave(s *Session, group string, id uint64) {
 	s.Result(id, wire.Left, "", "out of "+group)
 }

@@ -84,9 +84,23 @@ func (s *Session) handle(f *wire.Frame) (wire.Code, string) {
 	case wire.TypePing:
 		s.control(&wire.Frame{Type: wire.TypePong})
 	case wire.TypeJoin:
+		if f.Kind == wire.ToService {
+			s.g.cfg.Backend.Serve(s, strings.Clone(f.To), int(f.Count), f.ID)
+			break
+		}
 		s.g.cfg.Backend.Join(s, strings.Clone(f.To), f.ID)
 	case wire.TypeLeave:
+		if f.Kind == wire.ToService {
+			s.g.cfg.Backend.Unserve(s, strings.Clone(f.To), f.ID)
+			break
+		}
 		s.g.cfg.Backend.Leave(s, strings.Clone(f.To), f.ID)
+	case wire.TypeWatch:
+		f = f.Clone()
+		s.g.cfg.Backend.Watch(s, f.IDs, f.To, f.ID)
+	case wire.TypeUnwatch:
+		f = f.Clone()
+		s.g.cfg.Backend.Unwatch(s, f.IDs, f.To, f.ID)
 	case wire.TypeBye:
 		return wire.Bye, ""
 	case wire.TypeLogin:

@@ -55,6 +55,11 @@ func newCollector(s Sources) *collector {
 	c.value(counter, "imroute_fanout_messages_total", "Messages to many that this node took.", s.FanoutArrived)
 	c.value(counter, "imroute_fanout_deliveries_total", "Sessions of this node that took a message to many, each message apart.", s.FanoutReached)
 	c.value(counter, "imroute_fanout_refused_total", "Messages to many that this node refused for want of room.", s.FanoutRefused)
+	c.value(counter, "imroute_service_requests_total", "Requests that an instance of a service on this node took.", s.RequestsTaken)
+	c.value(counter, "imroute_service_refused_total", "Requests that no instance of a service on this node could take.", s.RequestsRefused)
+	c.value(gauge, "imroute_presence_watched", "Client ids that sessions of this node watch.", s.Watched)
+	c.value(counter, "imroute_presence_states_total", "Presence states told to watchers on this node.", s.PresenceTold)
+	c.value(counter, "imroute_presence_late_total", "Presence states that had to wait because their watcher did not keep up.", s.PresenceLate)
 
 	if s.RaftState != nil {
 		c.add(gauge, "imroute_raft_state", "1 for the Raft state this node is in.", "state",

@@ -37,6 +37,12 @@ type Sources struct {
 	FanoutReached func() float64 // sessions here that took one
 	FanoutRefused func() float64 // messages to many refused for want of room
 
+	RequestsTaken   func() float64 // requests that an instance of a service here took
+	RequestsRefused func() float64 // requests that no instance here could take
+	Watched         func() float64 // client ids that sessions here watch
+	PresenceTold    func() float64 // states told to watchers here
+	PresenceLate    func() float64 // states that had to wait for room
+
 	RaftState   func() string // follower, candidate, leader, shutdown
 	Term        func() float64
 	CommitIndex func() float64

@@ -102,6 +102,7 @@ func TestEverySource(t *testing.T) {
 		Sessions: v, Watches: v, Routes: v, Void: v, TableRAM: v, Sends: codes, Registrations: codes, Logins: codes, Closes: codes,
 		Nacks: codes, LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 1} }, PeersUp: v,
 		Topics: v, Memberships: v, FanoutBytes: v, FanoutArrived: v, FanoutReached: v, FanoutRefused: v,
+		RequestsTaken: v, RequestsRefused: v, Watched: v, PresenceTold: v, PresenceLate: v,
 		RaftState: func() string { return "follower" }, Term: v, CommitIndex: v, Applied: v, ApplyLag: v, Takeovers: v, LeaseLeft: v,
 		Quiet: v, RefusedGrants: v, Expiries: v, FreeDisk: v, StoreBytes: v, Fsync: func() Histogram { return Histogram{} },
 	})
@@ -118,7 +119,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 31 + 2; n != want {
+	if want := 36 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }

@@ -1,0 +1,20 @@
+package admin
+
+func listServices(r *request) (any, error) {
+	q, err := groupQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	page, err := r.s.cfg.Backend.Services(r.ctx, q)
+	page.Services, page.Errors = list(page.Services), list(page.Errors)
+	return page, err
+}
+
+func presenceCount(r *request) (any, error) {
+	if _, err := r.query(); err != nil {
+		return nil, err
+	}
+	c, err := r.s.cfg.Backend.PresenceCount(r.ctx)
+	c.Nodes, c.Errors = list(c.Nodes), list(c.Errors)
+	return c, err
+}
