@@ -19,13 +19,14 @@ import (
 
 func newClientCmd(a *app) *cobra.Command {
 	return group("client", "Be a client: connect, send, make tokens",
-		newClientConnectCmd(a), newClientSendCmd(a), newClientServeCmd(a), newClientRequestCmd(a), newClientTokenCmd(a))
+		newClientConnectCmd(a), newClientSendCmd(a), newClientServeCmd(a), newClientRequestCmd(a), newClientTokenCmd(a), newClientAssignCmd(a))
 }
 
 // loginOptions are shared by the commands that log in as a client.
 type loginOptions struct {
 	*app
 	as, tenant, clientToken string
+	assignFrom              []string
 
 	refused refusals
 }
@@ -80,6 +81,7 @@ func (r *refusals) get() *wire.Error {
 func (o *loginOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.as, "as", "", "client id to log in as")
 	c.Flags().StringVar(&o.tenant, "tenant", "", "tenant of the client")
+	c.Flags().StringSliceVar(&o.assignFrom, "assign-from", nil, "ask these nodes' WebSocket ports, http://HOST:PORT, where to connect before anything else")
 	c.Flags().StringVar(&o.clientToken, "client-token", "", "login token (default: one made through the admin API, unless the cluster runs in development mode)")
 }
 
@@ -93,7 +95,7 @@ func (o *loginOptions) config(ctx context.Context) (client.Config, error) {
 	if err != nil {
 		return client.Config{}, err
 	}
-	cfg := client.Config{Client: id.ID, Tenant: id.Tenant, Token: o.clientToken, DialContext: o.refused.watch(o.io.dialer()), LoginTimeout: o.timeout, OnState: o.refused.note}
+	cfg := client.Config{Client: id.ID, Tenant: id.Tenant, Token: o.clientToken, AssignFrom: o.assignFrom, DialContext: o.refused.watch(o.io.dialer()), LoginTimeout: o.timeout, OnState: o.refused.note}
 	if cfg.TLS, err = tlsConfig(o.ca); err != nil {
 		return cfg, err
 	}

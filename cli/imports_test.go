@@ -32,9 +32,11 @@ func TestImportRules(t *testing.T) {
 		"imroute/node/admin":    {"imroute/mesh/wire", "imroute/node/admin"},
 		"imroute/node/datadir":  {"imroute/mesh/wire"},
 		"imroute/node/discover": {"imroute/mesh/wire"},
+		"imroute/node/assign":   {"imroute/mesh/wire"},
+		"imroute/node/webhook":  {"imroute/mesh/wire"},
 		"imroute/node/nodetest": {"imroute/"},
-		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover"},
-		"imroute/cli":           {"imroute/node", "imroute/mesh/wire", "imroute/cli"},
+		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover", "imroute/node/assign", "imroute/node/webhook"},
+		"imroute/cli":           {"imroute/node", "imroute/mesh/wire", "imroute/cli", "imroute/testdata/d1http"},
 	}
 	seen := 0
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {

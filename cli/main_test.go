@@ -7,6 +7,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"imroute/testdata/d1http"
 )
 
 // fakeNodeEnv makes this test binary a fake node process, for "imctl dev" to start.
@@ -17,7 +19,8 @@ func TestMain(m *testing.M) {
 		os.Exit(fakeNodeMain(mode))
 	}
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"imctl": func() { os.Exit(Main(os.Args[1:], System())) },
+		"imctl":  func() { os.Exit(Main(os.Args[1:], System())) },
+		"d1http": func() { os.Exit(d1http.Main(os.Args[1:])) }, // the example of that name
 	})
 }
 

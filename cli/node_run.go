@@ -71,7 +71,8 @@ func (s nodeSettings) nodeConfig() node.Config {
 		ClientKeys: s.clientKeys, Duplicate: s.duplicate, Voters: s.voters,
 		Idle: s.idle, MaxPayload: s.maxPayload, MaxSessions: s.maxSessions, LoginRate: s.loginRate, AnyOrigin: s.anyOrigin, Lanes: s.lanes,
 		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery, DiskTimeout: s.diskTimeout,
-		Journal: s.journal,
+		Webhook:      node.Webhook{URL: s.webhook, Secret: s.webhookSecret, Events: s.webhookEvents},
+		AssignPolicy: s.assignPolicy, Journal: s.journal,
 	}
 	c.ClientTLS.CertFile, c.ClientTLS.KeyFile = s.clientCert, s.clientKey
 	return c

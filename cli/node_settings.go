@@ -43,6 +43,9 @@ type nodeSettings struct {
 	takeoverBurst                                    int
 	takeoverEvery, checkEvery, diskTimeout           time.Duration
 	anyOrigin                                        bool
+	assignPolicy                                     string
+	webhook, webhookSecret, webhookSecretFile        string
+	webhookEvents                                    []string
 	journal                                          string // for tests
 
 	logLevel, logFormat string
@@ -107,6 +110,13 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.DurationVar(&s.diskTimeout, "disk-timeout", 0, "a write to the log that takes longer than this ends the node (default 10s)")
 	f.IntVar(&s.lanes, "lanes", 0, "ordered streams to each peer (default 4)")
 	f.BoolVar(&s.anyOrigin, "any-origin", false, "let web pages of any origin connect over WebSocket")
+
+	f.StringVar(&s.assignPolicy, "assign-policy", "", "which node assign names to a client: min-clients, round-robin or hash (default min-clients)")
+
+	f.StringVar(&s.webhook, "webhook", "", "tell this URL what happens to clients (https, or http on loopback)")
+	f.StringVar(&s.webhookSecret, "webhook-secret", "", "signs what is sent to the webhook, at least 16 characters (see --webhook-secret-file)")
+	f.StringVar(&s.webhookSecretFile, "webhook-secret-file", "", "file that holds the webhook's secret: a command line can be read by everybody on the machine")
+	f.StringSliceVar(&s.webhookEvents, "webhook-events", nil, "what it is told of: connected, disconnected, undeliverable (default: all)")
 
 	f.StringVar(&s.journal, "journal", "", "write every delivery down in this file, for tests")
 	_ = f.MarkHidden("journal") // the flag exists

@@ -190,6 +190,15 @@ func (o *nodeStartOptions) check() error {
 	if err := o.checkDiscover(); err != nil {
 		return err
 	}
+	if o.webhookSecret != "" && o.webhookSecretFile != "" {
+		return usage("", "--webhook-secret and --webhook-secret-file exclude each other")
+	}
+	if o.webhookSecretFile != "" {
+		var err error
+		if o.webhookSecret, err = readSecret(o.webhookSecretFile); err != nil {
+			return err
+		}
+	}
 	if o.data == "" {
 		return usage("for example \""+self+" --name n1 --data ./n1 --bootstrap\"", "--data is missing: a node needs a folder to keep its state in")
 	}

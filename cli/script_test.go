@@ -3,8 +3,10 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,7 @@ import (
 //	waitfor RE PROG ARGS…     run a program again and again until it succeeds and its output matches
 //	waitcode CODE PROG ARGS…  run a program again and again until it exits with CODE
 //	exitcode CODE PROG ARGS…  run a program once; its outputs go to exitcode.out and exitcode.err
+//	http CODE METHOD URL [BODY]   ask once, with $BEARER as token if it is set; the answer goes to http.out
 //	port VAR…                 free addresses on loopback
 //	udpport VAR               a free UDP port's number
 //
@@ -48,7 +51,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": scriptStart, "signal": scriptSignal, "signalpid": scriptSignalPID, "ended": scriptEnded,
-			"waitline": scriptWaitLine, "waitfor": scriptWaitFor, "waitcode": scriptWaitCode, "exitcode": scriptExitCode, "port": scriptPort, "udpport": scriptUDPPort,
+			"waitline": scriptWaitLine, "waitfor": scriptWaitFor, "waitcode": scriptWaitCode, "exitcode": scriptExitCode, "http": scriptHTTP, "port": scriptPort, "udpport": scriptUDPPort,
 		},
 	})
 }
@@ -240,6 +243,26 @@ func scriptExitCode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("exitcode.err"), errs, 0o600))
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+func scriptHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, "http CODE METHOD URL [BODY]")
+	req, err := http.NewRequest(args[1], args[2], strings.NewReader(strings.Join(args[3:], " ")))
+	ts.Check(err)
+	if token := ts.Getenv("BEARER"); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	c := &http.Client{Timeout: scriptWait, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Logf("%s\n%s", resp.Status, b)
+	ts.Check(os.WriteFile(ts.MkAbs("http.out"), b, 0o600))
+	if strconv.Itoa(resp.StatusCode) != args[0] {
+		ts.Fatalf("%s, want %s", resp.Status, args[0])
 	}
 }
 

@@ -409,6 +409,12 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 			return nil, err
 		}
 		result = r
+	case opRebalance:
+		var ask rebalanceAsk
+		if err := json.Unmarshal(q.Arg, &ask); err != nil {
+			return nil, wire.Errorf(wire.BadRequest, "rebalance: %v", err)
+		}
+		result = n.rebalanceHere(ask)
 	case opGroupCounts, opGroupMembers, opGroupClose, opServiceCounts:
 		said, err := n.handleGroup(q.Op, q.Arg)
 		if err != nil {
@@ -447,7 +453,7 @@ func (n *Node) openAdmin() (err error) {
 		Listen:  func(network, addr string) (net.Listener, error) { return n.cfg.Host.listen()(n.ctx, network, addr) },
 	}
 	if !n.cfg.Dev {
-		cfg.Token = n.secrets.AdminToken
+		cfg.Token, cfg.KeyCheck = n.secrets.AdminToken, n.checkKey
 	}
 	if cfg.TLS, err = n.adminTLS(); err != nil {
 		return err

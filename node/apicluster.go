@@ -72,6 +72,11 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	for _, p := range n.discovery.foreign() {
 		problem(admin.HealthDegraded, "another cluster, %016x (node %s, %s), announces itself under this cluster's name and secret: the network was split when they were founded; clients of one do not reach those of the other. Give one up: stop its nodes, empty their data folders and start them again, they then join the other", p.Cluster, p.Name, p.Mesh)
 	}
+	if hook := n.hook.Stats(); hook.Failing {
+		problem(admin.HealthDegraded, "the webhook fails at node %s, %d events wait: the log says why; it is tried again until it answers", n.name, hook.Queued)
+	} else if d := hook.Dropped(); d > 0 {
+		problem(admin.HealthDegraded, "node %s has dropped %d webhook events since it started: imroute_webhook_dropped_total says why", n.name, d)
+	}
 	if ready := a.Ready(); !ready.Ready && err == nil {
 		problem(admin.HealthDegraded, "node %s is not ready: %s", n.name, strings.Join(ready.Reasons, ", "))
 	}

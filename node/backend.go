@@ -35,6 +35,7 @@ func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(tim
 	c.n.metrics.registrations.Add(codeOf(err))
 	if err == nil {
 		refused()
+		c.n.sessionOpened(s)
 	}
 	if err == nil && c.n.drainIntent.Load() {
 		s.Goaway(wire.Draining, drainGrace) // it was let in before the drain began, and is told like those that were there
@@ -49,6 +50,7 @@ func (c clients) Closed(s *gateway.Session) {
 			a.watcher.end()
 		}
 		a.life.closed(s)
+		c.n.sessionEnded(s)
 	}
 }
 

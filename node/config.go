@@ -75,6 +75,9 @@ type Config struct {
 	TakeoverBurst int           // that many at once; default 5
 	TakeoverEvery time.Duration // then one in this time; default 2 s
 
+	Webhook      Webhook
+	AssignPolicy string // how assign chooses a node: min-clients (default), round-robin or hash
+
 	CheckEvery  time.Duration // between two comparisons of this node's sessions with the table, give or take a quarter; default 5 min
 	AnyOrigin   bool          // let web pages of any origin connect over WebSocket
 	Lanes       int           // ordered streams per peer; default 4

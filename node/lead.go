@@ -159,7 +159,9 @@ func (l *lead) serve(ctx context.Context, term uint64) error {
 
 func (l *lead) expire(ctx context.Context, term uint64, m member) error {
 	cmd := &raftfsm.Command{Kind: raftfsm.KindNodeExpire, Node: m.node, Incarnation: m.incarnation, Term: term}
+	report := l.n.lostWith(m.node, m.incarnation)
 	r, err := l.apply(ctx, cmd)
+	report(err == nil && r.Code == wire.OK)
 	if err != nil {
 		return err
 	}
@@ -228,12 +230,13 @@ func (l *lead) handleRenew(ctx context.Context, from wire.NodeID, q *wire.RenewR
 	reply := &wire.RenewReply{Code: code, LeaseMS: uint32(g.length / time.Millisecond), Applied: l.n.fsm.Applied()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.loads[from] = load{wire.NodeLoad{Node: from, Clients: q.Clients, Applied: q.Applied, Version: q.Version, Incarnation: q.Incarnation, Features: q.Features}, received}
+	l.loads[from] = load{wire.NodeLoad{Node: from, Clients: q.Clients, Applied: q.Applied, Version: q.Version, Incarnation: q.Incarnation, Features: q.Features, Closed: q.Closed || code != wire.OK}, received}
 	for id, v := range l.loads {
 		if _, member := l.n.fsm.Node(id); !member {
 			delete(l.loads, id)
 			continue
 		}
+		v.AgeMS = uint32(max(now()-v.at, 0) / time.Millisecond)
 		reply.Nodes = append(reply.Nodes, v.NodeLoad)
 	}
 	if code != wire.OK {
@@ -305,7 +308,16 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 	if g := l.present.Load(); cmd.Kind == raftfsm.KindNodeUp && (g == nil || !g.mayComeUp(now(), from)) {
 		return &wire.ProposeReply{Code: wire.NotReady}, nil
 	}
+	report, former := func(bool) {}, wire.Incarnation(0)
+	if cmd.Kind == raftfsm.KindNodeUp { // the node comes back before its lease ran out: its former sessions died with it
+		var live bool
+		if former, live = l.n.fsm.Incarnation(from); live {
+			report = l.n.lostWith(from, former)
+		}
+	}
 	r, index, err := l.n.store.Propose(ctx, q.Command)
+	result, _ := r.(raftfsm.Result)
+	report(err == nil && result.Incarnation > former) // not for a copy of a NodeUp that was agreed before
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
 		return &wire.ProposeReply{Code: wire.NotLeader, Leader: l.leader()}, nil

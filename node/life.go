@@ -148,7 +148,7 @@ func (l *life) renew() {
 		ctx, cancel := context.WithTimeout(l.ctx, max(t.Lease/4, 100*time.Millisecond))
 		var reply wire.RenewReply
 		err := n.leaderCall.once(ctx, wire.CallRenew, wire.RenewRequest{
-			Incarnation: l.incarnation, Applied: n.fsm.Applied(), Clients: uint64(n.gateway.Count()), Version: Version, Features: n.cfg.FeatureLevel,
+			Incarnation: l.incarnation, Applied: n.fsm.Applied(), Clients: uint64(n.gateway.Count()), Version: Version, Features: n.cfg.FeatureLevel, Closed: n.closedToClients(),
 		}, &reply)
 		cancel()
 		wait := t.Renew

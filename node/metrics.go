@@ -149,6 +149,13 @@ func (n *Node) openMetrics() (err error) {
 				admin.RowWithoutSession: float64(m.repairs.rows.Load()), admin.SessionWithoutRow: float64(m.repairs.sessions.Load()),
 			}
 		},
+		WebhookQueued:    func() float64 { return float64(n.hook.Stats().Queued) },
+		WebhookDelivered: func() float64 { return float64(n.hook.Stats().Delivered) },
+		WebhookFailures:  func() float64 { return float64(n.hook.Stats().Failures) },
+		WebhookDropped: func() map[string]float64 {
+			st := n.hook.Stats()
+			return map[string]float64{"overflow": float64(st.Overflow), "refused": float64(st.Refused)}
+		},
 		DiscoveryRejected: n.discovery.rejected,
 		ForeignClusters:   n.discovery.foreignClusters,
 		FreeDisk: func() float64 {

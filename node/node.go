@@ -18,8 +18,10 @@ import (
 	"imroute/mesh/lane"
 	"imroute/mesh/wire"
 	"imroute/node/admin"
+	"imroute/node/assign"
 	"imroute/node/datadir"
 	"imroute/node/gateway"
+	"imroute/node/webhook"
 	"imroute/raftfsm"
 	"imroute/raftfsm/store"
 )
@@ -65,6 +67,10 @@ type Node struct {
 	leaveNow    chan struct{}                                 // capacity 1
 	checkNow    chan struct{}                                 // capacity 1: see checkSoon
 	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
+	loadsAt     atomic.Int64                                  // when that was
+	picker      *assign.Picker                                // fixed by New
+	rebalance   rebalance
+	hook        *webhook.Sender // fixed by New; nil: none
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -84,7 +90,15 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: cfg, log: log, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1), checkNow: make(chan struct{}, 1)}, nil
+	policy, err := assign.ParsePolicy(cfg.AssignPolicy)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: log, picker: assign.NewPicker(policy), rebalance: rebalance{wake: make(chan struct{}, 1)}, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1), checkNow: make(chan struct{}, 1)}
+	if err := n.newWebhook(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // Open starts the node and returns when its listeners listen. It does not wait for a cluster: see Ready. After an error
@@ -121,6 +135,10 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		pendings: newPendings(n.cfg.PendingMax), flows: flows{by: map[flowKey]*flow{}}, ctx: n.ctx,
 	}
 	n.router.local.r = n.router
+	if n.hook != nil {
+		n.router.undelivered = n.undelivered
+		n.hook.Open()
+	}
 	n.openCasts()
 	n.openPresence()
 	if n.mesh, err = mesh.New(mesh.Config{
@@ -188,6 +206,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.group.Go(func() error { return n.endWith(n.runLives(n.ctx)) })
 	n.group.Go(func() error { return n.runDrain(n.ctx) })
 	n.group.Go(func() error { return n.runLeave(n.ctx) })
+	n.group.Go(func() error { return n.runRebalance(n.ctx) })
 	n.group.Go(func() error { return n.runPeers(n.ctx) })
 	n.group.Go(func() error { return n.runRenewal(n.ctx) })
 	return nil
@@ -303,6 +322,7 @@ func (n *Node) shutdown(why error) {
 		if n.group != nil {
 			_ = n.group.Wait()
 		}
+		errs = append(errs, n.hook.Close(ctx)) // behind the last event, in what is left of the time
 		if n.reads != nil {
 			n.reads.wait()
 			n.lead.confirm.rounds.wait()
@@ -353,6 +373,7 @@ func (n *Node) heardLoads(loads []wire.NodeLoad) {
 		m[v.Node] = v
 	}
 	n.loads.Store(&m)
+	n.loadsAt.Store(int64(now()))
 }
 
 // Addrs is where this node can be reached, as advertised.

@@ -48,6 +48,8 @@ type router struct {
 	nameOf func(wire.NodeID) string
 	nacked func(wire.Code)
 
+	undelivered func(m *wire.Forward, code wire.Code) // hears of messages to one client that ended otherwise than delivered; nil: nobody
+
 	casts    *casts
 	services *services
 	pendings *pendings
@@ -225,6 +227,9 @@ func (r *router) ended(p *pending, code wire.Code, owner wire.NodeID, text strin
 	if p.sink != nil {
 		p.sink.settled(r, p, code, 0)
 		return
+	}
+	if r.undelivered != nil && code != wire.Delivered {
+		r.undelivered(&p.m, code)
 	}
 	if p.ack != wire.AckNone || code != wire.Delivered {
 		name := ""

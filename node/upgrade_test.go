@@ -42,11 +42,12 @@ func TestPlanLevel(t *testing.T) {
 // A cluster is upgraded node by node; the level follows when it is told to, and whoever knows less stays out.
 func TestFeatureLevel(t *testing.T) {
 	c := newCluster(t)
+	const base = raftfsm.MaxFeatureLevel // what this program knows is agreed from the start; the rest is make-believe
 	knows := func(level uint32) func(*Config) { return func(cfg *Config) { cfg.FeatureLevel = level } }
 	with := func(cfg Config, change func(*Config)) Config { change(&cfg); return cfg }
-	n1 := c.found("n1", knows(4))
-	n2 := c.start(with(c.joining("n2", n1), knows(4)))
-	n3 := c.start(with(c.joining("n3", n1), knows(3)))
+	n1 := c.found("n1", knows(base+2))
+	n2 := c.start(with(c.joining("n2", n1), knows(base+2)))
+	n3 := c.start(with(c.joining("n3", n1), knows(base+1)))
 	c.voters(3, n1, n2, n3)
 	status := func(at *Node, agreed, possible uint32, heldBack ...string) {
 		t.Helper()
@@ -59,29 +60,29 @@ func TestFeatureLevel(t *testing.T) {
 		})
 	}
 	for _, n := range []*Node{n1, n2, n3} {
-		status(n, 2, 3, "n3")
+		status(n, base, base+1, "n3")
 	}
-	if _, err := (api{n2}).propose(c.ctx, &raftfsm.Command{Kind: raftfsm.KindFeatureLevel, Level: 4}); isError(err, "n3") != nil {
+	if _, err := (api{n2}).propose(c.ctx, &raftfsm.Command{Kind: raftfsm.KindFeatureLevel, Level: base + 2}); isError(err, "n3") != nil {
 		t.Errorf("more than all can do was agreed on: %v", err)
 	}
 	u, err := api{n2}.RaiseFeatureLevel(c.ctx)
-	if err != nil || u.From != 2 || u.Level != 3 || !slices.Equal(u.HeldBackBy, []string{"n3"}) {
+	if err != nil || u.From != base || u.Level != base+1 || !slices.Equal(u.HeldBackBy, []string{"n3"}) {
 		t.Errorf("%+v, %v", u, err)
 	}
-	status(n1, 3, 3, "n3")
+	status(n1, base+1, base+1, "n3")
 	if _, err := (api{n1}).RaiseFeatureLevel(c.ctx); !admin.IsConflict(err) || isError(err, "n3") != nil {
 		t.Errorf("nothing to raise: %v", err)
 	}
 	t.Log("who knows less may not join, nor come back")
-	old := with(c.joining("n4", n2), knows(2))
-	if _, err := c.open(old); isError(err, "feature level 2", "agreed on 3") != nil {
+	old := with(c.joining("n4", n2), knows(base))
+	if _, err := c.open(old); isError(err, fmt.Sprint("feature level ", base), fmt.Sprint("agreed on ", base+1)) != nil {
 		t.Errorf("an old joiner: %v", err)
 	}
 	if len(n1.fsm.Nodes()) != 3 {
 		t.Error("it became a member")
 	}
 	c.stop(n3)
-	n3, err = c.open(with(c.config("n3"), knows(2)))
+	n3, err = c.open(with(c.config("n3"), knows(base)))
 	if err == nil {
 		err = n3.Wait()
 		c.stop2(n3)
@@ -91,16 +92,16 @@ func TestFeatureLevel(t *testing.T) {
 	}
 	t.Log("a node that is down is not waited for")
 	c.state(n1, n3.ID(), raftfsm.Down)
-	status(n1, 3, 4)
-	n3 = c.start(with(c.config("n3"), knows(5)))
+	status(n1, base+1, base+2)
+	n3 = c.start(with(c.config("n3"), knows(base+3)))
 	c.until("raised", func() error {
 		u, err := api{n3}.RaiseFeatureLevel(c.ctx)
-		if err != nil || u.Level != 4 || !slices.Equal(u.HeldBackBy, []string{"n1", "n2"}) {
+		if err != nil || u.Level != base+2 || !slices.Equal(u.HeldBackBy, []string{"n1", "n2"}) {
 			return fmt.Errorf("%+v, %w", u, err)
 		}
 		return nil
 	})
-	status(n2, 4, 4, "n1", "n2")
+	status(n2, base+2, base+2, "n1", "n2")
 	c.verify(n1)
 }
 

@@ -30,12 +30,15 @@ const (
 	KindRecover      Kind = 13 // Generation: after a lost majority; takes every node down and voids every route
 	KindNodeRole     Kind = 14 // Node, Role
 	KindNodeDown     Kind = 15 // Node, Incarnation: proposed by the node itself once it delivers nothing more
+	KindKeyCreate    Kind = 16 // ID, Hash, Scopes, [Name, Tenant, OneTenant, ExpiresUnix]: an API key
+	KindKeyRevoke    Kind = 17 // ID
 )
 
 var kindNames = [...]string{
 	KindInit: "init", KindNoop: "noop", KindNodeJoin: "node-join", KindNodeUp: "node-up", KindNodeExpire: "node-expire",
 	KindNodeDrain: "node-drain", KindNodeRemove: "node-remove", KindBatch: "batch", KindTokenCreate: "token-create",
 	KindTokenRevoke: "token-revoke", KindSetSettings: "set-settings", KindFeatureLevel: "feature-level", KindRecover: "recover", KindNodeRole: "node-role", KindNodeDown: "node-down",
+	KindKeyCreate: "key-create", KindKeyRevoke: "key-revoke",
 }
 
 func (k Kind) known() bool { return k >= KindInit && int(k) < len(kindNames) }
@@ -71,6 +74,9 @@ type Command struct {
 	Generation  uint16           `cbor:"19,keyasint,omitempty"`
 	Role        Role             `cbor:"20,keyasint,omitempty"`
 	Mark        bool             `cbor:"21,keyasint,omitempty"` // every member keeps its table as it is here: FSM.TakeMark
+	Scopes      wire.Scope       `cbor:"22,keyasint,omitempty"` // of an API key
+	Tenant      string           `cbor:"23,keyasint,omitempty"` // of an API key
+	OneTenant   bool             `cbor:"24,keyasint,omitempty"`
 }
 
 // OpKind names an op. Numbers are append-only.
@@ -130,7 +136,8 @@ const (
 const (
 	BaseFeatureLevel  uint32 = 1 // agreed from the start, unless Init says more
 	TopicFeatureLevel uint32 = 2 // Join and Leave, Settings.OnePerClass, MaxDevices
-	MaxFeatureLevel   uint32 = 2 // the highest this program can read
+	KeyFeatureLevel   uint32 = 3 // API keys
+	MaxFeatureLevel   uint32 = 3 // the highest this program can read
 )
 
 // Errors of Decode and Check. ErrTooNew means that this program is too old for what the cluster agreed on.
@@ -156,6 +163,8 @@ func (c *Command) needs() uint32 {
 	switch {
 	case c.Kind == KindInit && c.Level > BaseFeatureLevel:
 		return min(c.Level, math.MaxUint16)
+	case c.Kind == KindKeyCreate || c.Kind == KindKeyRevoke:
+		return KeyFeatureLevel
 	case c.Settings.OnePerClass:
 		return TopicFeatureLevel
 	}
@@ -319,7 +328,9 @@ func (c *Command) checkFields() error {
 			return errors.New("token expiry is negative")
 		}
 		return checkTokenID(c.ID)
-	case KindTokenRevoke:
+	case KindKeyCreate:
+		return c.checkKey()
+	case KindTokenRevoke, KindKeyRevoke:
 		return checkTokenID(c.ID)
 	case KindSetSettings:
 		return c.Settings.check()

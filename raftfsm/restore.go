@@ -182,6 +182,8 @@ func (sr *snapshotReader) readChunk(kind byte, payload []byte) error {
 		return sr.readRoutes(payload)
 	case chunkTopics:
 		return sr.readTopics(payload)
+	case chunkKeys:
+		return sr.readKeys(payload)
 	default:
 		return damaged("chunk of unknown kind %d", kind)
 	}
@@ -232,7 +234,7 @@ func (sr *snapshotReader) readTrailer(payload []byte) error {
 	}
 	h, t := sr.header, sr.t
 	if end.Chunks != sr.chunks || end.Routes != sr.routes || end.Topics != sr.topics || h.Topics != sr.topics || h.Routes != sr.routes || h.Nodes != len(t.nodes) ||
-		h.Tokens != len(t.tokens) || h.Removed != len(t.removed) {
+		h.Tokens != len(t.tokens) || h.Keys != len(t.keys) || h.Removed != len(t.removed) {
 		return damaged("it has %d routes, %d holders of topics and %d nodes, and claims %d, %d and %d",
 			sr.routes, sr.topics, len(t.nodes), h.Routes, h.Topics, h.Nodes)
 	}

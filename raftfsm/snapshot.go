@@ -12,7 +12,7 @@ import (
 )
 
 // A snapshot is magic (8 bytes) · format version (2, big-endian) · chunks: one header, nodes, tokens, removed ids, routes, topics,
-// one trailer, and nothing behind it. Only version 2 has topics; it is what is written once the cluster agreed on
+// API keys, one trailer, and nothing behind it. Only version 2 has topics; it is what is written once the cluster agreed on
 // TopicFeatureLevel, so that members of a mixed cluster can read each other's before. A chunk is
 //
 //	kind (1 byte) · length of the payload (4, big-endian) · payload · CRC-32C (4)
@@ -31,6 +31,7 @@ const (
 	chunkRoutes  = 5
 	chunkTrailer = 6
 	chunkTopics  = 7 // before the trailer, whatever its number
+	chunkKeys    = 8 // likewise; only from KeyFeatureLevel on, which programs without it refuse by the header
 
 	routesChunk = 64 << 10  // bytes after which a chunk of routes or topics is written
 	maxChunk    = 512 << 10 // a node with the results of a full batch is the largest
@@ -55,6 +56,7 @@ type snapshotHeader struct {
 	Removed int    `cbor:"5,keyasint"`
 	Routes  int    `cbor:"6,keyasint"`
 	Topics  int    `cbor:"7,keyasint,omitempty"` // holdings
+	Keys    int    `cbor:"8,keyasint,omitempty"`
 }
 
 type snapshotNode struct {
@@ -134,7 +136,7 @@ func (v *View) writeSnapshot(cw *chunkWriter) error {
 	if err := cw.begin(version); err != nil {
 		return err
 	}
-	err := cw.value(chunkHeader, snapshotHeader{v.meta, v.Index, len(v.members), len(v.tokens), len(v.removed), v.rows, v.holds})
+	err := cw.value(chunkHeader, snapshotHeader{v.meta, v.Index, len(v.members), len(v.tokens), len(v.removed), v.rows, v.holds, len(v.keys)})
 	if err != nil {
 		return err
 	}
@@ -163,6 +165,11 @@ func (v *View) writeSnapshot(cw *chunkWriter) error {
 	topics, err := v.writeTopics(cw, ordinals)
 	if err != nil {
 		return err
+	}
+	for list := v.keys; len(list) > 0; list = list[min(listChunk, len(list)):] {
+		if err := cw.value(chunkKeys, list[:min(listChunk, len(list))]); err != nil {
+			return err
+		}
 	}
 	return cw.value(chunkTrailer, snapshotTrailer{cw.chunks + 1, routes, topics})
 }

@@ -15,6 +15,7 @@ type Table struct {
 	byName  map[string]*member
 	removed map[wire.NodeID]uint64 // ids refused for ever, with the index of their removal: sixteen bytes an operator's action
 	tokens  map[string]Token
+	keys    map[string]APIKey
 
 	owners  owners
 	stripes [stripes]stripe
@@ -59,6 +60,7 @@ func NewTable() *Table {
 		byName:  make(map[string]*member),
 		removed: make(map[wire.NodeID]uint64),
 		tokens:  make(map[string]Token),
+		keys:    make(map[string]APIKey),
 		grabs:   new(atomic.Int64),
 
 		maxHoldings: MaxHoldings,
@@ -140,6 +142,10 @@ func (t *Table) change(index, term uint64, c *Command) (Result, []Event) {
 		}
 		delete(t.tokens, c.ID)
 		return Result{Code: wire.OK}, nil
+	case KindKeyCreate:
+		return t.keyCreate(c), nil
+	case KindKeyRevoke:
+		return t.keyRevoke(c), nil
 	case KindSetSettings:
 		t.Settings = c.Settings.withDefaults()
 		return Result{Code: wire.OK}, nil

@@ -17,7 +17,8 @@ type View struct {
 	meta    meta
 	members []member // by id
 	removed []removedNode
-	tokens  []Token // by id
+	tokens  []Token  // by id
+	keys    []APIKey // by id
 	owners  []owner
 	counts  []int // rows by owner
 	rows    int   // without void ones
@@ -39,7 +40,7 @@ type removedNode struct {
 func (t *Table) Grab(index uint64) *View {
 	v := &View{
 		Index: index, meta: t.meta, rows: t.rows - t.owners.void, grabs: t.grabs,
-		owners: slices.Clone(t.owners.list), counts: slices.Clone(t.owners.rows), tokens: t.sortedTokens(),
+		owners: slices.Clone(t.owners.list), counts: slices.Clone(t.owners.rows), tokens: t.sortedTokens(), keys: t.sortedKeys(),
 	}
 	for _, m := range t.sorted() {
 		v.members = append(v.members, *m)
@@ -134,6 +135,9 @@ func (v *View) Hash() uint64 {
 	}
 	add(v.tokens)
 	add(v.removed)
+	if len(v.keys) > 0 { // without keys it is the hash that versions without them have
+		add(v.keys)
+	}
 	if v.holds > 0 { // without topics it is the hash that versions without them have
 		d.number(v.topicsHash())
 		d.number(uint64(v.holds))

@@ -37,6 +37,7 @@ type RenewRequest struct {
 	Clients     uint64      `cbor:"3,keyasint,omitempty"` // load, so that every node can say how busy the others are
 	Version     string      `cbor:"4,keyasint,omitempty"`
 	Features    uint32      `cbor:"5,keyasint,omitempty"` // the highest feature level that the node knows; 0: the first
+	Closed      bool        `cbor:"6,keyasint,omitempty"` // it takes no more clients: full, draining, or short of disk
 }
 
 // RenewReply grants (OK) or refuses: NotLeader with Leader set, NotReady, BadIncarnation.
@@ -57,6 +58,8 @@ type NodeLoad struct {
 
 	Incarnation Incarnation `cbor:"5,keyasint,omitempty"` // that said so
 	Features    uint32      `cbor:"6,keyasint,omitempty"` // as in RenewRequest
+	Closed      bool        `cbor:"7,keyasint,omitempty"` // likewise, or its last renewal was refused
+	AgeMS       uint32      `cbor:"8,keyasint,omitempty"` // how long ago the leader heard it, when it sent this
 }
 
 // RevokeRequest asks the holder to stop delivering to a client at every epoch up to Epoch.

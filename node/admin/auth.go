@@ -16,10 +16,11 @@ import (
 type auth struct {
 	dev   bool
 	check func(token string) bool
+	key   func(key string) (Key, bool) // nil: there are none
 }
 
 func newAuth(c *Config) auth {
-	a := auth{dev: c.DevMode, check: c.TokenCheck}
+	a := auth{dev: c.DevMode, check: c.TokenCheck, key: c.KeyCheck}
 	if a.check == nil && c.Token != "" {
 		want := sha256.Sum256([]byte(c.Token))
 		a.check = func(token string) bool {
@@ -30,21 +31,28 @@ func newAuth(c *Config) auth {
 	return a
 }
 
-// allow returns why a request is refused, or nil.
-func (a *auth) allow(r *http.Request) *Error {
+// allow returns who asks, or why the request is refused.
+func (a *auth) allow(r *http.Request) (who caller, refused *Error) {
 	if a.dev {
-		return fromThisMachine(r)
+		return who, fromThisMachine(r)
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	switch token = strings.TrimSpace(token); {
 	case !strings.EqualFold(scheme, "bearer") || token == "":
-		return Errorf(StatusUnauthorized, "no token was given").
+		return who, Errorf(StatusUnauthorized, "no token was given").
 			WithHint("send the header Authorization: Bearer TOKEN, with imctl --token-file FILE; each node has the token in its data folder, secrets/admin.token")
+	case isKey(token) && a.key != nil:
+		k, ok := a.key(token)
+		if !ok {
+			return who, Errorf(StatusUnauthorized, "the API key is not known, was revoked or has expired").
+				WithHint("`imctl api key list` shows the keys there are, `imctl api key create` makes one")
+		}
+		who.key = &k
 	case !a.check(token):
-		return Errorf(StatusUnauthorized, "the token is not this cluster's admin token").
+		return who, Errorf(StatusUnauthorized, "the token is not this cluster's admin token").
 			WithHint("each node of the cluster has it in its data folder, secrets/admin.token: is this another cluster?")
 	}
-	return nil
+	return who, nil
 }
 
 // fromThisMachine refuses what a web page may have caused. In development mode there is no token, and a browser on this

@@ -111,6 +111,23 @@ type Backend interface {
 
 	PresenceBackend
 
+	// Assign names a node that takes clients: one that is up, not draining, not full, and whose lease was renewed lately.
+	// StatusUnavailable if no such node is known.
+	Assign(ctx context.Context, q AssignQuery) (Assignment, error)
+	// Presence says who of some clients is online, by linearizable reads, in the order asked.
+	Presence(ctx context.Context, clients []wire.ClientID) ([]Presence, error)
+	// Rebalance has every node move clients away, at most rate a second, until it has no more than its share; with rate 0 it
+	// only says how far that is. It returns once it has begun. Nodes that do not answer are in the result. Idempotent: what is
+	// under way goes on towards the same number, with the new rate.
+	Rebalance(ctx context.Context, rate uint32) (Rebalance, error)
+
+	// CreateAPIKey makes a key and returns once its hash is committed. Not idempotent: each call makes another.
+	CreateAPIKey(ctx context.Context, q NewAPIKey) (APIKey, error)
+	// APIKeys lists what is kept of the keys, by id.
+	APIKeys(ctx context.Context) ([]APIKeyInfo, error)
+	// RevokeAPIKey ends a key. StatusNotFound if there is none of that id.
+	RevokeAPIKey(ctx context.Context, id string) error
+
 	// Send sends a message and waits for its outcome, at most m.Timeout. Outcomes (offline, unavailable …) are results;
 	// errors are kept for messages that were never tried. A second call with the same ID gets the first one's outcome or
 	// leads to no second delivery. m.Payload is the backend's to keep.

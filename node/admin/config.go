@@ -26,6 +26,9 @@ type Config struct {
 	// TokenCheck decides in place of Token, say where tokens change while the server runs. It must not block, must compare in
 	// constant time, and may be called from many goroutines.
 	TokenCheck func(token string) bool
+	// KeyCheck finds out what an API key, a bearer token that begins with KeyPrefix, may do; false: it is unknown or no longer
+	// valid. The same holds for it as for TokenCheck. Nil: there are no API keys.
+	KeyCheck func(key string) (Key, bool)
 	// DevMode lets everybody in who is on this machine: no token. Only for a Bind that is loopback. Requests that a web page
 	// could have caused are refused.
 	DevMode bool

@@ -23,10 +23,15 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/nodes/n1/drain", []byte(`{"cancel":true}`))
 	f.Add("POST", "/v1/routes/alice%2Fphone/kick", []byte(`{"tenant":"t","reason":"r"}`))
 	f.Add("POST", "/v1/client-tokens", []byte(`{"client":"a","ttl_seconds":1}`))
+	f.Add("POST", "/v1/messages/many", []byte(`{"to":["bob","eve"],"payload":"hi","id":"00000000000000ff.7"}`))
+	f.Add("POST", "/v1/presence", []byte(`{"tenant":"t","clients":["bob","eve"]}`))
+	f.Add("POST", "/v1/api-keys", []byte(`{"scopes":["send","kick"],"tenant":"","ttl_seconds":5,"name":"n"}`))
+	f.Add("POST", "/v1/cluster/rebalance", []byte(`{"rate":5}`))
+	f.Add("GET", "/v1/assign?client=a%2Fb&transport=ws&tenant=t", []byte{})
 	f.Add("GET", "/v1/routes/%73tats?tenant=t&consistency=local&all_nodes=1", []byte{})
 	f.Add("GET", "/v1/routes?limit=5&prefix=%ff&cursor=c&node=n", []byte("{}"))
 	f.Add("DELETE", "/v1/nodes/%2e%2e?force=", []byte(nil))
-	b := &fake{}
+	b := &fake{present: make([]Presence, MaxPresence)}
 	s, err := New(Config{Bind: "127.0.0.1:0", Token: testToken, Backend: b, MaxPayload: 1 << 10})
 	if err != nil {
 		f.Fatal(err)
@@ -34,7 +39,7 @@ func FuzzRequest(f *testing.F) {
 	s.state = stateOpen // requests are handed to the handler, nothing listens
 	f.Fuzz(func(t *testing.T, method, target string, body []byte) {
 		u, err := url.ParseRequestURI(target)
-		if err != nil || u.Host != "" || strings.Contains(u.Path, "/debug/") || strings.HasSuffix(u.EscapedPath(), "/watch") {
+		if err != nil || u.Host != "" || strings.Contains(u.Path, "/debug/") || strings.HasSuffix(u.EscapedPath(), "/watch") || u.EscapedPath() == "/v1/openapi.yaml" {
 			return
 		}
 		req := httptest.NewRequest(http.MethodPost, "http://x/", strings.NewReader(string(body)))

@@ -128,6 +128,11 @@ func sendMessage(r *request) (any, error) {
 		return nil, err
 	}
 	r.note("from", b.From)
+	tenant, err := r.tenant(b.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	b.Tenant = tenant
 	r.note("tenant", b.Tenant)
 	r.note("to", b.To)
 	if b.Kind != "" {

@@ -19,6 +19,9 @@ func groupQuery(r *request) (q GroupQuery, err error) {
 		return q, err
 	}
 	q = GroupQuery{Tenant: v.Get("tenant"), Cursor: v.Get("cursor"), Limit: limit}
+	if q.Tenant, err = r.tenant(q.Tenant); err != nil {
+		return q, err
+	}
 	if err := (wire.ClientID{Tenant: q.Tenant, ID: "x"}).Validate(); err != nil {
 		return q, Errorf(StatusBadRequest, "parameter %q: %v", "tenant", err)
 	}
@@ -66,9 +69,13 @@ func closeGroup(r *request) (any, error) {
 	if err := r.only(&b); err != nil {
 		return nil, err
 	}
-	r.note("tenant", b.Tenant)
 	r.note("reason", b.Reason)
-	t, err := groupTopic(b.Tenant, r.params["group"])
+	tenant, err := r.tenant(b.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	r.note("tenant", tenant)
+	t, err := groupTopic(tenant, r.params["group"])
 	if err != nil {
 		return nil, err
 	}

@@ -3,14 +3,17 @@ package admin
 import (
 	"net/http"
 	"strings"
+
+	"imroute/mesh/wire"
 )
 
 // table is every endpoint there is.
 func (s *Server) table() []route {
+	const send, presence, groups, kicks, assigns = wire.ScopeSend, wire.ScopePresence, wire.ScopeGroups, wire.ScopeKick, wire.ScopeAssign
 	t := []route{
 		{method: "GET", path: "/healthz", open: true, handler: healthz},
 		{method: "GET", path: "/readyz", open: true, handler: readyz},
-		{method: "GET", path: "/v1/version", handler: version},
+		{method: "GET", path: "/v1/version", scope: anyScope, handler: version},
 		{method: "GET", path: "/metrics", stream: s.metrics},
 		{method: "GET", path: "/debug/pprof/*", stream: s.pprof},
 		{method: "POST", path: "/debug/pprof/symbol", stream: s.pprof},
@@ -41,15 +44,27 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/routes/watch", stream: s.watch},
 		{method: "POST", path: "/v1/routes/check", action: "route.check", handler: checkRoutes},
 		{method: "GET", path: "/v1/routes/{client}", handler: getRoute},
-		{method: "POST", path: "/v1/routes/{client}/kick", action: "route.kick", handler: kick},
+		{method: "POST", path: "/v1/routes/{client}/kick", scope: kicks, action: "route.kick", handler: kick},
 
-		{method: "GET", path: "/v1/groups", handler: listGroups},
-		{method: "GET", path: "/v1/groups/{group}/members", handler: groupMembers},
-		{method: "GET", path: "/v1/services", handler: listServices},
+		{method: "GET", scope: groups, path: "/v1/groups", handler: listGroups},
+		{method: "GET", scope: groups, path: "/v1/groups/{group}/members", handler: groupMembers},
+		{method: "GET", scope: groups, path: "/v1/services", handler: listServices},
 		{method: "GET", path: "/v1/presence/count", handler: presenceCount},
-		{method: "POST", path: "/v1/groups/{group}/close", action: "group.close", handler: closeGroup},
+		{method: "POST", scope: groups, path: "/v1/groups/{group}/close", action: "group.close", handler: closeGroup},
 
-		{method: "POST", path: "/v1/messages", action: "message.send", handler: sendMessage},
+		{method: "POST", path: "/v1/messages", scope: send, action: "message.send", handler: sendMessage},
+		{method: "POST", path: "/v1/messages/many", scope: send, action: "message.send-many", handler: sendMany},
+		{method: "GET", path: "/v1/presence/{client}", scope: presence, handler: presenceOne},
+		{method: "POST", path: "/v1/presence", scope: presence, handler: presenceMany},
+		{method: "GET", path: AssignPath, scope: assigns, handler: assign},
+		{method: "GET", path: "/v1/openapi.yaml", scope: anyScope, stream: s.openAPI},
+
+		{method: "GET", path: "/v1/cluster/rebalance", handler: showRebalance},
+		{method: "POST", path: "/v1/cluster/rebalance", action: "cluster.rebalance", handler: startRebalance},
+		{method: "POST", path: "/v1/api-keys", action: "api-key.create", handler: createKey},
+		{method: "GET", path: "/v1/api-keys", handler: listKeys},
+		{method: "DELETE", path: "/v1/api-keys/{id}", action: "api-key.revoke", handler: revokeKey},
+
 		{method: "POST", path: "/v1/client-tokens", action: "client-token.create", handler: clientToken},
 	}
 	for i := range t {

@@ -97,9 +97,13 @@ func kick(r *request) (any, error) {
 	if err := r.only(&b); err != nil {
 		return nil, err
 	}
-	r.note("tenant", b.Tenant)
 	r.note("reason", b.Reason)
-	id, err := clientID("path", b.Tenant, r.params["client"])
+	tenant, err := r.tenant(b.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	r.note("tenant", tenant)
+	id, err := clientID("path", tenant, r.params["client"])
 	if err != nil {
 		return nil, err
 	}

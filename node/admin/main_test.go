@@ -51,6 +51,11 @@ type fake struct {
 	kicked   KickResult
 	sent     SendResult
 	ctoken   ClientToken
+	assigned Assignment
+	present  []Presence
+	moving   Rebalance
+	key      APIKey
+	keys     []APIKeyInfo
 
 	onCall func(ctx context.Context) error // if set, runs in every method with a context
 	onSend func(ctx context.Context, m Message) (SendResult, error)
@@ -207,6 +212,30 @@ func (f *fake) GroupMembers(ctx context.Context, t wire.Topic, q GroupQuery) (Gr
 
 func (f *fake) CloseGroup(ctx context.Context, t wire.Topic, reason string) (GroupClosed, error) {
 	return f.groupEnd, f.called(ctx, "CloseGroup", t, reason)
+}
+
+func (f *fake) Assign(ctx context.Context, q AssignQuery) (Assignment, error) {
+	return f.assigned, f.called(ctx, "Assign", q)
+}
+
+func (f *fake) Presence(ctx context.Context, clients []wire.ClientID) ([]Presence, error) {
+	return f.present[:min(len(clients), len(f.present))], f.called(ctx, "Presence", clients)
+}
+
+func (f *fake) Rebalance(ctx context.Context, rate uint32) (Rebalance, error) {
+	return f.moving, f.called(ctx, "Rebalance", rate)
+}
+
+func (f *fake) CreateAPIKey(ctx context.Context, q NewAPIKey) (APIKey, error) {
+	return f.key, f.called(ctx, "CreateAPIKey", q)
+}
+
+func (f *fake) APIKeys(ctx context.Context) ([]APIKeyInfo, error) {
+	return f.keys, f.called(ctx, "APIKeys")
+}
+
+func (f *fake) RevokeAPIKey(ctx context.Context, id string) error {
+	return f.called(ctx, "RevokeAPIKey", id)
 }
 
 func (f *fake) Send(ctx context.Context, m Message) (SendResult, error) {

@@ -62,6 +62,7 @@ func filled(b *fake) *fake {
 	for _, p := range []any{
 		&b.ready, &b.version, &b.nodes, &b.node, &b.status, &b.settings, &b.token, &b.tokens, &b.peers, &b.transfer, &b.verify, &b.check, &b.upgrade,
 		&b.snapshot, &b.route, &b.page, &b.stats, &b.kicked, &b.sent, &b.ctoken, &b.services, &b.online,
+		&b.assigned, &b.present, &b.moving, &b.key, &b.keys,
 	} {
 		fill(reflect.ValueOf(p).Elem(), &n)
 	}
@@ -121,6 +122,19 @@ func TestEveryCall(t *testing.T) {
 			From: "ops", To: wire.ClientID{Tenant: "acme", ID: "bob/é"}, Payload: []byte("hi <&>\n"), Ack: wire.AckClient,
 			Timeout: 1500 * time.Millisecond, ID: wire.MessageID{Instance: 255, Counter: 7},
 		}}},
+		{"Assign", func() (any, error) { return c.Assign(ctx, alice, "ws") }, b.assigned, []any{AssignQuery{alice, "ws"}}},
+		{"Assign", func() (any, error) { return c.Assign(ctx, alice, "") }, b.assigned, []any{AssignQuery{alice, "tcp"}}},
+		{"Presence", func() (any, error) { return c.Presence(ctx, alice) }, b.present[0], []any{[]wire.ClientID{alice}}},
+		{"Presence", func() (any, error) { return c.PresenceOf(ctx, "acme", []string{"a", "b"}) }, b.present, []any{[]wire.ClientID{
+			{Tenant: "acme", ID: "a"}, {Tenant: "acme", ID: "b"},
+		}}},
+		{"Rebalance", func() (any, error) { return c.Rebalance(ctx, 0) }, b.moving, []any{uint32(DefaultRebalanceRate)}},
+		{"Rebalance", func() (any, error) { return c.RebalanceState(ctx) }, b.moving, []any{uint32(0)}},
+		{"CreateAPIKey", func() (any, error) {
+			return c.CreateAPIKey(ctx, APIKeyRequest{Name: "shop", Scopes: []string{"send", "kick"}, Tenant: ptr(""), TTLSeconds: 60})
+		}, b.key, []any{NewAPIKey{Name: "shop", Scopes: wire.ScopeSend | wire.ScopeKick, OneTenant: true, TTL: time.Minute}}},
+		{"APIKeys", func() (any, error) { return c.APIKeys(ctx) }, b.keys, nil},
+		{"RevokeAPIKey", func() (any, error) { return none(c.RevokeAPIKey(ctx, "k1")) }, nil, []any{"k1"}},
 		{"ClientToken", func() (any, error) { return c.ClientToken(ctx, alice, time.Minute) }, b.ctoken, []any{alice, time.Minute}},
 	} {
 		got, err := tt.do()

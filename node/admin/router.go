@@ -12,16 +12,19 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"imroute/mesh/wire"
 )
 
 // route is one endpoint. The path's segments are compared before they are decoded, so that a client called "stats" can be
 // told from the endpoint by encoding it; http.ServeMux decodes first, and tidies "%2E%2E" and "//" away.
 type route struct {
 	method  string
-	path    string   // segments in braces are parameters; a last "*" takes any rest
-	parts   []string // of path
-	open    bool     // answered without a token
-	action  string   // not empty: it changes something, an audit line is due
+	path    string     // segments in braces are parameters; a last "*" takes any rest
+	parts   []string   // of path
+	open    bool       // answered without a token
+	scope   wire.Scope // that an API key must have; 0: admin
+	action  string     // not empty: it changes something, an audit line is due
 	handler func(*request) (any, error)
 	stream  func(*request, http.ResponseWriter) // in place of handler: writes its own answer
 }
@@ -33,6 +36,7 @@ type request struct {
 	s      *Server
 	params map[string]string
 	w      http.ResponseWriter
+	who    caller
 	audit  []slog.Attr // what the audit line says besides who, what and result
 }
 
@@ -117,9 +121,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	defer s.running.Done()
 
 	rt, params, bad := s.find(hr.Method, hr.URL.EscapedPath())
+	var who caller
 	if rt == nil || !rt.open {
 		// Who may not ask is not told either what there is to ask.
-		if refused := s.auth.allow(hr); refused != nil {
+		var refused *Error
+		if who, refused = s.auth.allow(hr); refused == nil && rt != nil {
+			refused = who.may(rt.scope)
+		}
+		if refused != nil {
 			s.denied(hr, refused)
 			if refused.Status == StatusUnauthorized {
 				h.Set("WWW-Authenticate", `Bearer realm="imroute"`)
@@ -142,7 +151,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 			return
 		}
 	}
-	r := &request{Request: hr, ctx: hr.Context(), s: s, params: params, w: w}
+	r := &request{Request: hr, ctx: hr.Context(), s: s, params: params, w: w, who: who}
 	if rt.stream != nil {
 		s.guard(r, func() { rt.stream(r, w) })
 		return
@@ -224,6 +233,9 @@ func (s *Server) auditLine(r *request, action string, took time.Duration, e *Err
 	attrs := append([]slog.Attr{
 		slog.String("action", action), slog.String("remote", r.RemoteAddr), slog.String("result", "ok"),
 	}, r.audit...)
+	if k := r.who.key; k != nil {
+		attrs = append(attrs, slog.String("key", k.ID))
+	}
 	level := slog.LevelInfo
 	if e != nil {
 		attrs[2] = slog.String("result", string(e.Status))

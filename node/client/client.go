@@ -64,6 +64,9 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if err := assigned(ctx, &cfg); err != nil {
+		return nil, err
+	}
 	book, err := newAddressBook(cfg.Addrs)
 	if err != nil {
 		return nil, err

@@ -12,12 +12,17 @@ import (
 	"imroute/mesh/wire"
 )
 
-// Config is everything Dial needs. Only Addrs and Client are required.
+// Config is everything Dial needs. Only Addrs (or AssignFrom) and Client are required.
 type Config struct {
 	// Addrs are the nodes' client addresses, tried in this order and then all over again: "host:port" for TCP,
 	// "tls://host:port" for TCP with TLS, "ws://host:port" or "wss://host:port" for WebSocket (path /v1/ws unless one is
 	// given). Addresses that the cluster tells are tried after these; these always stay.
 	Addrs []string
+
+	// AssignFrom are nodes' WebSocket ports, "http://host:port" or "https://host:port", one of which is asked before the first login
+	// which node to log in at (GET /v1/assign); it is then tried before Addrs. If none answers, Addrs are tried all the same;
+	// they may be empty only if AssignFrom is not. The transport is that of Addrs[0], TCP without one.
+	AssignFrom []string
 
 	// Client is the id to log in as, 1 to 255 bytes of UTF-8.
 	Client string
@@ -106,7 +111,12 @@ func def[T int | time.Duration](p *T, v T) {
 
 // validate names the field at fault. It expects the defaults to be set.
 func (cfg *Config) validate() error {
-	if len(cfg.Addrs) == 0 {
+	for _, from := range cfg.AssignFrom {
+		if _, err := parseAssignFrom(from); err != nil {
+			return fmt.Errorf("client config: AssignFrom: %w", err)
+		}
+	}
+	if len(cfg.Addrs) == 0 && len(cfg.AssignFrom) == 0 {
 		return errors.New("client config: Addrs is empty: name at least one client address, as host:port or ws://host:port")
 	}
 	if err := (wire.ClientID{Tenant: cfg.Tenant, ID: cfg.Client}).Validate(); err != nil {

@@ -104,6 +104,13 @@ func (s *Session) Epoch() wire.Epoch {
 	return s.epoch
 }
 
+// CloseCode is why the session was or is being closed, 0 while it is not.
+func (s *Session) CloseCode() wire.Code {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.code
+}
+
 // Fenced is closed once the writer has been joined: not one more byte of a deliver frame will leave, and everything that was
 // accepted has been reported.
 func (s *Session) Fenced() <-chan struct{} { return s.fenced }
@@ -144,10 +151,12 @@ func (s *Session) Result(counter uint64, code wire.Code, owner, text string) {
 
 // Goaway asks the client to finish and connect elsewhere. After `after` (0: never) the session is closed with code.
 func (s *Session) Goaway(code wire.Code, after time.Duration) {
-	f := wire.Frame{
-		Type: wire.TypeGoaway, Code: code, TimeoutMS: uint32(min(after.Milliseconds(), 1<<32-1)),
-		Addrs: s.g.alternatives(s.Transport()),
-	}
+	s.GoawayTo(code, after, s.g.alternatives(s.Transport()))
+}
+
+// GoawayTo is Goaway with the addresses where to connect instead, best first.
+func (s *Session) GoawayTo(code wire.Code, after time.Duration, addrs []string) {
+	f := wire.Frame{Type: wire.TypeGoaway, Code: code, TimeoutMS: uint32(min(after.Milliseconds(), 1<<32-1)), Addrs: addrs}
 	if !s.control(&f) || after <= 0 {
 		return
 	}

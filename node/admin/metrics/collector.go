@@ -94,6 +94,17 @@ func newCollector(s Sources) *collector {
 				}
 			})
 	}
+	c.value(gauge, "imroute_webhook_queue", "Events that wait for the webhook.", s.WebhookQueued)
+	c.value(counter, "imroute_webhook_delivered_total", "Events that the webhook took.", s.WebhookDelivered)
+	c.value(counter, "imroute_webhook_failures_total", "Requests to the webhook that failed and are tried again.", s.WebhookFailures)
+	if s.WebhookDropped != nil {
+		c.add(counter, "imroute_webhook_dropped_total", "Events that never reached the webhook, by reason.", "reason",
+			func(emit func(float64, ...string)) {
+				for reason, v := range s.WebhookDropped() {
+					emit(v, reason)
+				}
+			})
+	}
 	if s.DiscoveryRejected != nil {
 		c.add(counter, "imroute_discovery_rejected_total", "Announcements on the LAN that were ignored.", "reason",
 			func(emit func(float64, ...string)) {

@@ -49,14 +49,18 @@ type Sources struct {
 	Applied     func() float64 // our own applied index
 	ApplyLag    func() float64 // entries committed and not applied
 
-	Takeovers     func() float64            // logins that took a client over from another node
-	LeaseLeft     func() float64            // seconds; negative once it is over
-	Quiet         func() float64            // seconds spent without a lease since the start
-	RefusedGrants func() float64            // renewals this node refused as leader
-	Expiries      func() float64            // incarnations this node proposed to end as leader
-	RouteChecks   func() float64            // comparisons of the sessions with the table
-	RouteRepairs  func() map[string]float64 // differences repaired, by kind
-	RefusedFights func() float64            // logins refused because the client id changed hands too often
+	Takeovers        func() float64            // logins that took a client over from another node
+	LeaseLeft        func() float64            // seconds; negative once it is over
+	Quiet            func() float64            // seconds spent without a lease since the start
+	RefusedGrants    func() float64            // renewals this node refused as leader
+	Expiries         func() float64            // incarnations this node proposed to end as leader
+	RouteChecks      func() float64            // comparisons of the sessions with the table
+	RouteRepairs     func() map[string]float64 // differences repaired, by kind
+	RefusedFights    func() float64            // logins refused because the client id changed hands too often
+	WebhookQueued    func() float64            // events that wait
+	WebhookDelivered func() float64            // events taken by the back end
+	WebhookFailures  func() float64            // requests that failed and are tried again
+	WebhookDropped   func() map[string]float64 // events given up, by reason
 	// Discovery: announcements that were ignored, by reason, and other clusters under this one's name and secret.
 	DiscoveryRejected func() map[string]float64
 	ForeignClusters   func() float64

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"imroute/mesh/wire"
+	"imroute/node/admin"
+	"imroute/node/assign"
+	"imroute/node/gateway"
+	"imroute/raftfsm"
+)
+
+// closedToClients tells whether this node should be named to nobody, whatever its lease says.
+func (n *Node) closedToClients() bool {
+	if n.drainIntent.Load() || n.leaving.Load() || n.stopping.Load() || n.gateway.Count() >= n.cfg.MaxSessions {
+		return true
+	}
+	free, err := n.dir.Free()
+	return err != nil || free < n.cfg.MinFreeDisk
+}
+
+// takers are the nodes that take clients by a transport, as this node knows: up and not draining in the table, not closed by
+// their own word, and with a lease, which for others means that the leader heard their renewal less than a lease ago. round is
+// another one when the figures are new. A node that hears of no leader names nobody but itself, and soon not even that.
+func (n *Node) takers(transport string) (nodes []assign.Node, round uint64) {
+	at := now()
+	heard := n.loadsAt.Load()
+	loads := n.loads.Load()
+	for _, node := range n.fsm.Nodes() {
+		addr := node.Addrs.ClientTCP
+		if transport == gateway.TransportWS {
+			addr = node.Addrs.ClientWS
+		}
+		if node.State != raftfsm.Up || addr == "" {
+			continue
+		}
+		taker := assign.Node{ID: node.ID, Name: node.Name, Addr: addr}
+		if node.ID == n.id {
+			if n.present.Load() == nil || !n.lease.holds(at) || n.closedToClients() {
+				continue
+			}
+			taker.Clients = n.gateway.Count()
+		} else {
+			if loads == nil {
+				continue
+			}
+			v, ok := (*loads)[node.ID]
+			age := time.Duration(v.AgeMS)*time.Millisecond + at - time.Duration(heard)
+			if !ok || v.Closed || v.Incarnation != node.Incarnation || age >= n.cfg.Timings.Lease-n.cfg.Timings.Margin {
+				continue
+			}
+			taker.Clients = int(v.Clients)
+		}
+		nodes = append(nodes, taker)
+	}
+	return nodes, uint64(heard)
+}
+
+// Assign names the node that a client should connect to.
+func (a api) Assign(_ context.Context, q admin.AssignQuery) (admin.Assignment, error) {
+	n := a.n
+	if err := n.known(); err != nil {
+		return admin.Assignment{}, err
+	}
+	nodes, round := n.takers(q.Transport)
+	to, ok := n.picker.Pick(q.Client, round, nodes)
+	if !ok {
+		return admin.Assignment{}, admin.Errorf(admin.StatusUnavailable, "no node is known that takes clients by %s: each is down, draining, full or without a lease", q.Transport).
+			WithHint("try again in a moment; `imctl cluster health` says what is wrong")
+	}
+	scheme, path := "tcp://", ""
+	if n.cfg.ClientTLS != (ClientTLS{}) {
+		scheme = "tls://"
+	}
+	if q.Transport == gateway.TransportWS {
+		scheme, path = map[string]string{"tcp://": "ws://", "tls://": "wss://"}[scheme], gateway.PathWS
+	}
+	return admin.Assignment{
+		Client: q.Client.ID, Tenant: q.Client.Tenant, Node: to.Name, Transport: q.Transport, Addr: to.Addr, URL: scheme + to.Addr + path,
+		Policy: n.picker.Policy().String(), Clients: uint32(to.Clients),
+	}, nil
+}
+
+// clientMux answers what is not WebSocket on that port.
+func (n *Node) clientMux() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(admin.AssignPath, admin.AssignHandler(api{n}.Assign, n.cfg.AnyOrigin))
+	return mux
+}
+
+// Presence says who is online. The reads share rounds to the leader.
+func (a api) Presence(ctx context.Context, clients []wire.ClientID) ([]admin.Presence, error) {
+	n := a.n
+	at, err := n.readMany(ctx, clients)
+	if err != nil {
+		return nil, &admin.Error{Code: wire.Unavailable, Status: admin.StatusUnavailable, Text: "without a quorum nobody can say who is online", Err: err}
+	}
+	out := make([]admin.Presence, len(clients))
+	for i, client := range clients {
+		p := admin.Presence{Client: client.ID, Tenant: client.Tenant}
+		if at[i].found {
+			p.Online, p.Node, p.Epoch = true, n.nameOf(at[i].route.Node), at[i].route.Epoch
+		}
+		if client.User() == client.ID {
+			if err := n.fsm.WaitApplied(ctx, at[i].index); err != nil {
+				return nil, err
+			}
+			for _, d := range n.fsm.Devices(client, nil) {
+				if d.ID != "" {
+					p.Online = true
+					p.Devices = append(p.Devices, admin.PresenceDevice{Client: d.Client.ID, Node: n.nameOf(d.Node), Epoch: d.Epoch})
+				}
+			}
+		}
+		out[i] = p
+	}
+	return out, nil
+}
+
+// readMany is linearizable reads of several clients, in order.
+func (n *Node) readMany(ctx context.Context, clients []wire.ClientID) (out []located, err error) {
+	for len(clients) > 0 {
+		some := clients[:min(len(clients), wire.MaxRead)]
+		at, err := n.leaderCall.read(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		out, clients = append(out, at...), clients[len(some):]
+	}
+	return out, nil
+}
