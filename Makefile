@@ -47,10 +47,10 @@ faults: ## the whole fault matrix on real processes, about 20 minutes; prints a 
 sim: ## whole clusters in virtual time, a seed a second, for IMROUTE_SIM_MINUTES (5); prints how to run a failing seed again
 	IMROUTE_SIM_MINUTES=$(or $(IMROUTE_SIM_MINUTES),5) $(GO) test -count=1 -timeout 0 -run TestSimulation -v ./node/nodetest
 
-tools: ## what some faults need beside Go (they are skipped without): strace, a packet filter, ip
-	@if command -v strace nft ip >/dev/null; then echo "all there"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q --no-install-recommends strace nftables iproute2; \
-	else echo "install strace, nftables and iproute2"; exit 1; fi
+tools: ## what some tests need beside Go (they are skipped without): strace, a packet filter, ip, a browser
+	@if command -v strace && command -v nft && command -v ip && command -v chromium; then echo "all there"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q --no-install-recommends strace nftables iproute2 chromium fonts-dejavu-core; \
+	else echo "install strace, nftables, iproute2 and chromium"; exit 1; fi
 
 mutations: ## takes the rules of the program away one by one on real processes, about 6 minutes; fails if nobody notices
 	IMROUTE_MUTATIONS=1 $(GO) test -count=1 -timeout 30m -run 'TestMutations$$' -v ./node/nodetest

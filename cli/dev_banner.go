@@ -29,6 +29,11 @@ func (d *dev) announce(context.Context) error {
 		fmt.Fprintf(&b, "  %s\n", c)
 	}
 	last := len(d.cluster.Nodes) - 1
+	fmt.Fprintf(&b, "\nOr chat in a browser:  http://%s/", d.cluster.Nodes[0].ClientWS)
+	if last > 0 {
+		fmt.Fprintf(&b, "  and in another tab  http://%s/", d.cluster.Nodes[last].ClientWS)
+	}
+	b.WriteString("\n")
 	fmt.Fprintf(&b, "\nKill a node and see its clients move:  kill -9 %d   (%s)\n", d.cluster.Nodes[last].PID, d.cluster.Nodes[last].Name)
 	b.WriteString("Ctrl-C stops everything.\n\n")
 	return d.printf("%s", b.String())
@@ -44,6 +49,7 @@ func (d *dev) suggestions() []string {
 	}
 	return []string{
 		p + " client connect --as bob" + last,
+		p + " chat --as carol" + first,
 		p + " client send --as alice --to bob --ack client \"hello\"" + first,
 		p + " route get bob" + admin,
 		p + " node list" + admin,

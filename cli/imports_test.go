@@ -34,8 +34,9 @@ func TestImportRules(t *testing.T) {
 		"imroute/node/discover": {"imroute/mesh/wire"},
 		"imroute/node/assign":   {"imroute/mesh/wire"},
 		"imroute/node/webhook":  {"imroute/mesh/wire"},
+		"imroute/node/web":      {"imroute/mesh/wire"},
 		"imroute/node/nodetest": {"imroute/"},
-		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover", "imroute/node/assign", "imroute/node/webhook"},
+		"imroute/node":          {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover", "imroute/node/assign", "imroute/node/webhook", "imroute/node/web"},
 		"imroute/cli":           {"imroute/node", "imroute/mesh/wire", "imroute/cli", "imroute/testdata/d1http"},
 	}
 	seen := 0

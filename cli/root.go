@@ -35,7 +35,7 @@ func newRootCmd(a *app) *cobra.Command {
 	})
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	root.AddCommand(
-		newDevCmd(a), newNodeCmd(a), newClusterCmd(a), newRaftCmd(a), newRouteCmd(a), newGroupCmd(a), newServiceCmd(a), newPresenceCmd(a), newClientCmd(a), newAPICmd(a), newBenchCmd(a),
+		newDevCmd(a), newNodeCmd(a), newClusterCmd(a), newRaftCmd(a), newRouteCmd(a), newGroupCmd(a), newServiceCmd(a), newPresenceCmd(a), newClientCmd(a), newChatCmd(a), newAPICmd(a), newBenchCmd(a),
 		newContextCmd(a), newVersionCmd(a), newCompletionCmd(a),
 	)
 	root.AddCommand(helpTopics()...)

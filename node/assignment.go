@@ -9,6 +9,7 @@ import (
 	"imroute/node/admin"
 	"imroute/node/assign"
 	"imroute/node/gateway"
+	"imroute/node/web"
 	"imroute/raftfsm"
 )
 
@@ -83,9 +84,10 @@ func (a api) Assign(_ context.Context, q admin.AssignQuery) (admin.Assignment, e
 	}, nil
 }
 
-// clientMux answers what is not WebSocket on that port.
-func (n *Node) clientMux() http.Handler {
+// clientMux answers what is not WebSocket on that port. overTLS: the port speaks TLS.
+func (n *Node) clientMux(overTLS bool) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/", web.Handler(web.Config{Demo: n.cfg.Dev, Nodes: n.webNodes, TLS: overTLS}))
 	mux.Handle(admin.AssignPath, admin.AssignHandler(api{n}.Assign, n.cfg.AnyOrigin))
 	return mux
 }

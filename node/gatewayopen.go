@@ -16,7 +16,6 @@ func (n *Node) openGateway(ctx context.Context) (err error) {
 		MaxSessions: n.cfg.MaxSessions, LoginRate: n.cfg.LoginRate, AnyOrigin: n.cfg.AnyOrigin,
 		// A login that has to wait for a lease to run out must not time out before.
 		LoginTimeout: 2*n.cfg.Timings.Lease + n.cfg.Timings.Quiet,
-		Mux:          n.clientMux(),
 		Backend:      clients{n}, Journal: n.journal.gateway(), Logger: n.log.With("part", "gateway"),
 	}
 	if !n.cfg.Dev {
@@ -31,6 +30,7 @@ func (n *Node) openGateway(ctx context.Context) (err error) {
 		}
 		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
+	cfg.Mux = n.clientMux(cfg.TLS != nil)
 	if n.gateway, err = gateway.New(cfg); err != nil {
 		return err
 	}

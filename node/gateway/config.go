@@ -25,7 +25,7 @@ type Config struct {
 	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 
 	// Origins lists origins besides the request's own host from which browsers may connect (path.Match patterns for a host,
-	// or scheme://host). AnyOrigin turns the check off.
+	// or scheme://host). AnyOrigin turns the check off. With DevMode it is another one: see checkOrigin.
 	Origins   []string
 	AnyOrigin bool
 

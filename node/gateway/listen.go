@@ -190,6 +190,15 @@ func (g *Gateway) serveWS(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this is a WebSocket endpoint: connect with subprotocol "+Subprotocol, http.StatusBadRequest)
 		return
 	}
+	trusted := g.cfg.AnyOrigin
+	if g.cfg.DevMode && !trusted {
+		if err := checkOrigin(r); err != nil {
+			g.log.Debug("WebSocket refused", "remote", r.RemoteAddr, "err", err)
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		trusted = true
+	}
 	enter := g.mayEnter()
 	if !enter && len(g.refuses) == cap(g.refuses) {
 		g.st.logins.add(wire.Busy)
@@ -199,7 +208,7 @@ func (g *Gateway) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 	hj := &slimHijacker{ResponseWriter: w}
 	ws, err := websocket.Accept(hj, r, &websocket.AcceptOptions{
-		Subprotocols: []string{Subprotocol}, OriginPatterns: g.cfg.Origins, InsecureSkipVerify: g.cfg.AnyOrigin,
+		Subprotocols: []string{Subprotocol}, OriginPatterns: g.cfg.Origins, InsecureSkipVerify: trusted,
 	})
 	if err != nil {
 		g.log.Debug("WebSocket refused", "remote", r.RemoteAddr, "origin", r.Header.Get("Origin"), "err", err)

@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imroute/mesh/wire"
+	"imroute/node/client"
+)
+
+type chatOptions struct {
+	loginOptions
+	room string
+	stay bool
+}
+
+func newChatCmd(a *app) *cobra.Command {
+	o := &chatOptions{loginOptions: loginOptions{app: a}}
+	c := &cobra.Command{
+		Use: "chat --as NAME [--room ROOM]", Short: "Talk to everybody in a room, whichever node they are connected to",
+		Long: "Chat joins a room, tells who comes and goes, prints what others say and sends each line of its input to them.\n" +
+			"In development mode every node has a page for the same rooms on its WebSocket port: http://127.0.0.1:7902/\n\n" +
+			"A line \"/who\" lists who is here, \"/quit\" leaves, and so does the end of the input unless --stay is given.\n" +
+			"With --output json each event is one object a line.",
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	o.flags(c)
+	c.Flags().StringVar(&o.room, "room", "lobby", "room to be in")
+	c.Flags().BoolVar(&o.stay, "stay", false, "stay when the input has ended, until Ctrl-C")
+	_ = c.MarkFlagRequired("as") // the flag exists
+	return c
+}
+
+func (o *chatOptions) run(ctx context.Context) error {
+	cfg, err := o.config(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx) // also ended by output that nobody reads any more
+	defer stop(nil)
+	lines := o.openChatLines()
+	defer func() { lines.close() }()
+	show := func(e chatEvent) {
+		var err error
+		if o.asJSON() {
+			err = o.printLine(e)
+		} else {
+			err = lines.print(e.text())
+		}
+		if err != nil {
+			stop(err)
+		}
+	}
+	room := newChatRoom(o.as, o.room, show)
+	if err := checkGroup(room.group()); err != nil {
+		return err
+	}
+	cfg.Groups = []string{room.group()}
+	cfg.OnState = func(s client.State) {
+		o.refused.note(s)
+		o.chatState(room, s)
+	}
+	cfg.OnLeft = func(_ string, why *wire.Error) {
+		stop(codeError(why.Code, "you are not in the room any more: "+why.Error(), ""))
+	}
+	login, cancel := o.bounded(ctx)
+	defer cancel()
+	c, err := client.Dial(login, cfg)
+	if err != nil {
+		if interrupted(ctx) {
+			return nil
+		}
+		return o.loginError(cfg, err)
+	}
+	if err = o.takeTerminal(lines); err == nil {
+		room.enter(c)
+		err = o.talk(ctx, c, room, lines)
+		room.leave()
+	}
+	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancelClose()
+	if closeErr := c.Close(closing); err == nil && closeErr != nil {
+		err = fail("close", "", "could not say goodbye: %w", closeErr)
+	}
+	return err
+}
+
+// chatState tells what happens to the connection. Logins that fail one after another are one event.
+func (o *chatOptions) chatState(room *chatRoom, s client.State) {
+	switch s.Kind {
+	case client.Connected:
+		room.connected(s.Node, s.Addr)
+	case client.Waiting:
+		room.told(chatEvent{Event: "waiting", Addr: s.Addr, Reason: short(s.Left)})
+	case client.Closed:
+		if s.Code == wire.Superseded && s.Retrying {
+			return // our own next session took over
+		}
+		if s.Retrying && room.lost() {
+			room.told(chatEvent{Event: "lost", Reason: s.Code.String()})
+		}
+		if !s.Retrying && s.Code != wire.Bye {
+			room.told(chatEvent{Event: "closed", Reason: s.Code.String()})
+		}
+	}
+}
+
+// talk goes on until the input ends, the SDK gives up, or ctx ends.
+func (o *chatOptions) talk(ctx context.Context, c *client.Client, room *chatRoom, lines *chatLines) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer stop(nil)
+	tasks.Go(func() { stop(o.hearAll(ctx, c, room)) })
+	tasks.Go(func() {
+		ask := time.NewTicker(chatAskEvery)
+		defer ask.Stop()
+		for {
+			select {
+			case now := <-ask.C:
+				room.askSilent(now)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	lines.onTyping(room.typing)
+	err := o.sayAll(ctx, c, room, lines)
+	if errors.Is(err, io.EOF) && o.stay {
+		<-ctx.Done()
+		err = context.Cause(ctx)
+	}
+	switch {
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, errInterrupted):
+		return nil
+	}
+	return err
+}
+
+// hearAll hands the room what arrives. It returns when the SDK gives up or ctx ends.
+func (o *chatOptions) hearAll(ctx context.Context, c *client.Client, room *chatRoom) error {
+	for {
+		m, err := c.Receive(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			if w, ok := asWire(err); ok {
+				f := codeError(w.Code, w.Text, "")
+				if w.Code == wire.Replaced {
+					f.hint = "somebody else came in as " + o.as
+				}
+				return f
+			}
+			return err
+		}
+		room.hear(m.From, m.Group != room.group(), m.Payload)
+	}
+}
+
+// sayAll sends line after line. It returns io.EOF at the end of the input, nil for /quit.
+func (o *chatOptions) sayAll(ctx context.Context, c *client.Client, room *chatRoom, lines *chatLines) error {
+	for {
+		line, err := lines.next(ctx)
+		if err != nil {
+			return err
+		}
+		text := strings.TrimRight(line, "\r\n")
+		switch strings.TrimSpace(text) {
+		case "":
+			continue
+		case "/quit":
+			return nil
+		case "/who":
+			room.told(chatEvent{Event: "who", Text: "here: " + strings.Join(room.here(), ", ")})
+			continue
+		}
+		if len(text) > chatMaxText {
+			room.told(chatEvent{Event: "unsent", Text: text[:40] + "…", Reason: wire.TooLarge.String()})
+			continue
+		}
+		reached, err := room.say(ctx, c, text, o.timeout)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			reason := err.Error()
+			if w, ok := asWire(err); ok {
+				reason = w.Code.String()
+			}
+			room.told(chatEvent{Event: "unsent", Text: text, Reason: reason})
+		case reached == 0:
+			room.told(chatEvent{Event: "alone", Text: "nobody else is here"})
+		}
+	}
+}
