@@ -59,7 +59,8 @@ export type Reason =
 // codes end
 
 export type CodeClass = "final" | "retry-here" | "retry-elsewhere";
-export type Kind = "client" | "group" | "all" | "others" | "prefix" | "user";
+/** A message to a service that is sent again after a lost connection may be carried out twice. */
+export type Kind = "client" | "group" | "all" | "others" | "prefix" | "user" | "service";
 export type Ack = "none" | "owner" | "client";
 
 export const PROTOCOL_VERSION: number;

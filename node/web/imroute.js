@@ -100,7 +100,7 @@ const COST = 64; // counted for each kept message on top of its payload and reci
 const MAX_GROUPS = 1000;
 const LOGIN_GROUPS = 64;
 const LOGIN_GROUP_BYTES = 3 << 10;
-const KINDS = new Set(["client", "group", "all", "others", "prefix", "user"]);
+const KINDS = new Set(["client", "group", "all", "others", "prefix", "user", "service"]);
 const ACKS = new Set(["none", "owner", "client"]);
 
 const encoder = new TextEncoder();
