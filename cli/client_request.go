@@ -57,12 +57,9 @@ func (o *clientRequestOptions) run(ctx context.Context, name, text string) error
 	} else if err := checkService(name); err != nil {
 		return err
 	}
-	payload := []byte(text)
-	var err error
-	if text == "-" {
-		if payload, err = withContext(ctx, o.readInput); err != nil {
-			return err
-		}
+	payload, err := o.payload(ctx, text)
+	if err != nil {
+		return err
 	}
 	if o.as == "" {
 		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))

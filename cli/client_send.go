@@ -88,11 +88,9 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	payload := []byte(text)
-	if text == "-" {
-		if payload, err = withContext(ctx, o.readInput); err != nil {
-			return err
-		}
+	payload, err := o.payload(ctx, text)
+	if err != nil {
+		return err
 	}
 	if o.as == "" {
 		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))
@@ -126,6 +124,14 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 		return fail("unknown", "ask for an answer with --ack owner", "the message may not have been written: %w", err)
 	}
 	return o.show(r, sendErr, who)
+}
+
+// payload is what the command line says, "-" for what comes from the input.
+func (o *clientSendOptions) payload(ctx context.Context, text string) ([]byte, error) {
+	if text == "-" {
+		return withContext(ctx, o.readInput)
+	}
+	return []byte(text), nil
 }
 
 // readInput reads the payload, up to the largest that any node takes.

@@ -43,6 +43,23 @@ func (o *groupOptions) missing(errs []admin.NodeError) error {
 	return nil
 }
 
+// eachPage asks for page after page until there is none, or limit rows (0: all) are there. ask says how many rows came and where
+// the next page begins.
+func (o *groupOptions) eachPage(limit int, ask func(q admin.GroupQuery) (rows int, next string, err error)) error {
+	q := admin.GroupQuery{Tenant: o.tenant}
+	for have := 0; ; {
+		if q.Limit = admin.MaxPage; limit > 0 {
+			q.Limit = min(limit-have, admin.MaxPage)
+		}
+		rows, next, err := ask(q)
+		have += rows
+		if err != nil || next == "" || limit > 0 && have >= limit {
+			return err
+		}
+		q.Cursor = next
+	}
+}
+
 type groupListOptions struct {
 	groupOptions
 	limit int
@@ -65,17 +82,13 @@ func (o *groupListOptions) run(ctx context.Context) error {
 	}
 	return o.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
 		all := admin.GroupPage{Groups: []admin.GroupRow{}, Errors: []admin.NodeError{}}
-		for more := true; more; {
-			q := admin.GroupQuery{Tenant: o.tenant, Cursor: all.Next, Limit: admin.MaxPage}
-			if o.limit > 0 {
-				q.Limit = min(o.limit-len(all.Groups), admin.MaxPage)
-			}
+		err := o.eachPage(o.limit, func(q admin.GroupQuery) (int, string, error) {
 			page, err := c.Groups(ctx, q)
-			if err != nil {
-				return err
-			}
 			all.Groups, all.Next, all.Errors = append(all.Groups, page.Groups...), page.Next, page.Errors
-			more = page.Next != "" && (o.limit == 0 || len(all.Groups) < o.limit)
+			return len(page.Groups), page.Next, err
+		})
+		if err != nil {
+			return err
 		}
 		if o.asJSON() {
 			return o.printJSON(all)
@@ -116,18 +129,15 @@ func (o *groupMembersOptions) run(ctx context.Context, name string) error {
 	}
 	return o.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
 		all := admin.GroupMembers{Members: []admin.GroupMember{}}
-		for more := true; more; {
-			q := admin.GroupQuery{Tenant: o.tenant, Cursor: all.Next, Limit: admin.MaxPage}
-			if o.limit > 0 {
-				q.Limit = min(o.limit-len(all.Members), admin.MaxPage)
-			}
+		err := o.eachPage(o.limit, func(q admin.GroupQuery) (int, string, error) {
 			page, err := c.GroupMembers(ctx, name, q)
-			if err != nil {
-				return err
-			}
+			rows := len(page.Members)
 			page.Members = append(all.Members, page.Members...)
 			all = page
-			more = all.Next != "" && (o.limit == 0 || len(all.Members) < o.limit)
+			return rows, page.Next, err
+		})
+		if err != nil {
+			return err
 		}
 		if o.asJSON() {
 			return o.printJSON(all)

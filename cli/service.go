@@ -37,17 +37,13 @@ func (o *serviceListOptions) run(ctx context.Context) error {
 	}
 	return o.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
 		all := admin.ServicePage{Services: []admin.ServiceRow{}, Errors: []admin.NodeError{}}
-		for more := true; more; {
-			q := admin.GroupQuery{Tenant: o.tenant, Cursor: all.Next, Limit: admin.MaxPage}
-			if o.limit > 0 {
-				q.Limit = min(o.limit-len(all.Services), admin.MaxPage)
-			}
+		err := o.eachPage(o.limit, func(q admin.GroupQuery) (int, string, error) {
 			page, err := c.Services(ctx, q)
-			if err != nil {
-				return err
-			}
 			all.Services, all.Next, all.Errors = append(all.Services, page.Services...), page.Next, page.Errors
-			more = page.Next != "" && (o.limit == 0 || len(all.Services) < o.limit)
+			return len(page.Services), page.Next, err
+		})
+		if err != nil {
+			return err
 		}
 		if o.asJSON() {
 			return o.printJSON(all)

@@ -99,29 +99,45 @@ func (a api) askHolders(ctx context.Context, nodes []wire.NodeID, op string, q g
 	return failed
 }
 
+// topicPage is one page of the topics that the table knows.
+type topicPage struct {
+	ask     groupAsk
+	names   [][]string // of each topic's holders, sorted
+	holders []wire.NodeID
+	next    string
+}
+
+func (a api) topicPage(q admin.GroupQuery, kind wire.TopicKind) (page topicPage) {
+	topics := a.n.fsm.Topics(q.Tenant, kind, q.Cursor, q.Limit+1)
+	if len(topics) > q.Limit {
+		topics = topics[:q.Limit]
+		page.next = topics[q.Limit-1].Topic.Name
+	}
+	holders := map[wire.NodeID]bool{}
+	for _, t := range topics {
+		var names []string
+		for _, h := range t.Holders {
+			holders[h.Node] = true
+			names = append(names, a.n.nameOf(h.Node))
+		}
+		slices.Sort(names)
+		page.names, page.ask.Topics = append(page.names, names), append(page.ask.Topics, t.Topic)
+	}
+	page.holders = keys(holders)
+	return page
+}
+
 // Groups lists what the table knows and counts the members with those who have them.
 func (a api) Groups(ctx context.Context, q admin.GroupQuery) (page admin.GroupPage, err error) {
 	if err := a.n.refresh(ctx); err != nil {
 		return page, err
 	}
-	topics := a.n.fsm.Topics(q.Tenant, wire.TopicGroup, q.Cursor, q.Limit+1)
-	if len(topics) > q.Limit {
-		topics = topics[:q.Limit]
-		page.Next = topics[q.Limit-1].Topic.Name
+	topics := a.topicPage(q, wire.TopicGroup)
+	page.Next = topics.next
+	for i, t := range topics.ask.Topics {
+		page.Groups = append(page.Groups, admin.GroupRow{Group: t.Name, Tenant: t.Tenant, Nodes: topics.names[i]})
 	}
-	var ask groupAsk
-	nodes := map[wire.NodeID]bool{}
-	for _, t := range topics {
-		row := admin.GroupRow{Group: t.Topic.Name, Tenant: t.Topic.Tenant}
-		for _, h := range t.Holders {
-			nodes[h.Node] = true
-			row.Nodes = append(row.Nodes, a.n.nameOf(h.Node))
-		}
-		slices.Sort(row.Nodes)
-		page.Groups = append(page.Groups, row)
-		ask.Topics = append(ask.Topics, t.Topic)
-	}
-	page.Errors = a.askHolders(ctx, keys(nodes), opGroupCounts, ask, func(_ wire.NodeID, said groupSaid) {
+	page.Errors = a.askHolders(ctx, topics.holders, opGroupCounts, topics.ask, func(_ wire.NodeID, said groupSaid) {
 		for i, n := range said.Counts[:min(len(said.Counts), len(page.Groups))] {
 			page.Groups[i].Members += uint32(n)
 		}

@@ -39,24 +39,12 @@ func (a api) Services(ctx context.Context, q admin.GroupQuery) (page admin.Servi
 	if err := a.n.refresh(ctx); err != nil {
 		return page, err
 	}
-	topics := a.n.fsm.Topics(q.Tenant, wire.TopicService, q.Cursor, q.Limit+1)
-	if len(topics) > q.Limit {
-		topics = topics[:q.Limit]
-		page.Next = topics[q.Limit-1].Topic.Name
+	topics := a.topicPage(q, wire.TopicService)
+	page.Next = topics.next
+	for i, t := range topics.ask.Topics {
+		page.Services = append(page.Services, admin.ServiceRow{Service: t.Name, Tenant: t.Tenant, Nodes: topics.names[i]})
 	}
-	var ask groupAsk
-	nodes := map[wire.NodeID]bool{}
-	for _, t := range topics {
-		row := admin.ServiceRow{Service: t.Topic.Name, Tenant: t.Topic.Tenant}
-		for _, h := range t.Holders {
-			nodes[h.Node] = true
-			row.Nodes = append(row.Nodes, a.n.nameOf(h.Node))
-		}
-		slices.Sort(row.Nodes)
-		page.Services = append(page.Services, row)
-		ask.Topics = append(ask.Topics, t.Topic)
-	}
-	page.Errors = a.askHolders(ctx, keys(nodes), opServiceCounts, ask, func(_ wire.NodeID, said groupSaid) {
+	page.Errors = a.askHolders(ctx, topics.holders, opServiceCounts, topics.ask, func(_ wire.NodeID, said groupSaid) {
 		for i := range page.Services[:min(len(said.Counts), len(said.Open), len(page.Services))] {
 			page.Services[i].Instances += uint32(said.Counts[i])
 			page.Services[i].Open += uint32(said.Open[i])

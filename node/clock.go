@@ -37,8 +37,8 @@ func now() time.Duration {
 }
 
 // lastNow is a moment that has passed, for next to nothing: when anybody last looked at bootClock, which a node that holds a
-// lease does for each renewal and each write.
-func lastNow() time.Duration { // needs that look was called: whoever was granted a lease did
+// lease does for each renewal and each write. It means nothing before the first look, so before the first lease.
+func lastNow() time.Duration {
 	if runtimeClock.Load() {
 		return sinceStart()
 	}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,9 +243,6 @@ func (n *Node) fail(err error) error {
 
 // fatal ends the node: its disk or its state machine can no longer be trusted. Nothing is retried.
 func (n *Node) fatal(err error) {
-	if path, ok := errors.AsType[*fs.PathError](err); ok && !strings.Contains(err.Error(), "free space") {
-		err = fmt.Errorf("%w; check the disk of %s and its free space, then start the node again", err, filepath.Dir(path.Path))
-	}
 	n.log.Error("stopping: this node can no longer be trusted", "err", err)
 	n.end(err)
 }

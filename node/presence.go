@@ -206,7 +206,9 @@ func (p *presence) run(ctx context.Context, events *raftfsm.Subscription) {
 		select {
 		case <-events.C():
 		case <-p.wake:
-			again = time.After(laggingEvery)
+			if again == nil { // not put off by those who come in later
+				again = time.After(laggingEvery)
+			}
 		case <-again:
 			again = nil
 			if p.catchUp() {

@@ -185,32 +185,31 @@ func (r *router) deliver(m *wire.Forward, receipt gateway.Receipt, hold *gateway
 	if !r.lease() && !mutate.NoLeaseCheckBefore {
 		return wire.NotReady
 	}
-	if m.Memo != nil {
-		return r.deliverAgain(l, m, receipt, hold)
+	s := remembered(m)
+	if s == nil {
+		var ok bool
+		if s, ok = l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch); !ok {
+			return wire.NotOwner
+		}
+		if m.Memo != nil {
+			m.Memo.V = s
+		}
 	}
-	s, ok := l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch)
-	if !ok {
-		return wire.NotOwner
+	code := s.DeliverHeld(m, receipt, hold)
+	if code == wire.NotOwner && m.Memo != nil {
+		m.Memo.V = nil // it is over: do not hold it
 	}
-	return s.DeliverHeld(m, receipt, hold)
+	return code
 }
 
-// deliverAgain keeps the session it found with the lane's context. A session that was found may be given up at any moment
-// after, and refuses then by itself; it never owns that epoch again.
-func (r *router) deliverAgain(l *life, m *wire.Forward, receipt gateway.Receipt, hold *gateway.Held) wire.Code {
-	if s, ok := m.Memo.V.(session); ok {
-		code := s.DeliverHeld(m, receipt, hold)
-		if code == wire.NotOwner {
-			m.Memo.V = nil // it is over: do not hold it
-		}
-		return code
+// remembered is the session that an earlier message of the same context went to; nil: not known. It may have been given up
+// since, and refuses then by itself; it never owns that epoch again.
+func remembered(m *wire.Forward) session {
+	if m.Memo == nil {
+		return nil
 	}
-	s, ok := l.claims.find(wire.ClientID{Tenant: m.Tenant, ID: m.To}, m.Epoch)
-	if !ok {
-		return wire.NotOwner
-	}
-	m.Memo.V = s
-	return s.DeliverHeld(m, receipt, hold)
+	s, _ := m.Memo.V.(session)
+	return s
 }
 
 // finish ends the pending of ref and tells its sender, once.

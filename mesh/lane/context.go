@@ -8,8 +8,8 @@ import (
 )
 
 // Most messages of a lane belong to conversations: the same sender, recipient and epoch as some message shortly before. What
-// such messages have in common travels once, in a record that defines a slot, and is left out of those that follow: half
-// the bytes of a small message, and nothing to parse or to look up.
+// such messages have in common travels once, in a record that defines a slot, and is left out of those that follow, with
+// nothing to parse or to look up.
 //
 // A slot may be defined anew only when every message that used it is acknowledged, so both sides always agree on what a
 // record that is on its way, or kept, means. Slots are part of the state that sequence numbers guard: a resent definition

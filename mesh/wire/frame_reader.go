@@ -57,43 +57,31 @@ func (fr *FrameReader) Buffered() int { return fr.end - fr.start }
 // After ErrTooLarge and ErrMalformed every call fails alike, for nobody knows where the next frame begins; after a Read
 // error (a deadline, say) Next may be called again and goes on where it was.
 func (fr *FrameReader) Next(f *Frame) error {
-	body, err := fr.NextBody()
+	_, err := fr.NextSend(f, nil)
 	if err != nil {
 		*f = Frame{}
-		return err
 	}
-	if err := DecodeFrame(body, f); err != nil {
-		fr.err = err
-		return err
-	}
-	if n, most := len(f.Payload), fr.maxBody-MaxHeader; n > most {
-		*f, fr.err = Frame{}, fmt.Errorf("%w: payload of %d bytes, the limit is %d", ErrTooLarge, n, most)
-		return fr.err
-	}
-	return nil
+	return err
 }
 
-// NextSend is Next with a short way for send frames as they usually are: see DecodeSend, which decodes them into send. It
-// returns the frame that was filled; one in send needs no Validate.
+// NextSend is Next with a short way for send frames as they usually are: see DecodeSend, which decodes them into send (nil:
+// everything goes into f). It returns the frame that was filled; one in send needs no Validate.
 func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
 	body, err := fr.NextBody()
 	if err != nil {
-		*f = Frame{}
 		return f, err
 	}
 	got := send
-	if !DecodeSend(body, send) {
+	if send == nil || !DecodeSend(body, send) {
 		got = f
-		if err := DecodeFrame(body, f); err != nil {
-			fr.err = err
-			return f, err
+		if fr.err = DecodeFrame(body, f); fr.err != nil {
+			return f, fr.err
 		}
 	}
 	if n, most := len(got.Payload), fr.maxBody-MaxHeader; n > most {
 		fr.err = fmt.Errorf("%w: payload of %d bytes, the limit is %d", ErrTooLarge, n, most)
-		return got, fr.err
 	}
-	return got, nil
+	return got, fr.err
 }
 
 // NextBody is Next without decoding: what the length counted, for DecodeFrame.

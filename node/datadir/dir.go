@@ -161,5 +161,8 @@ func (d *Dir) writeLocked(name string, content []byte) error {
 	if err := d.lockedLocked(); err != nil {
 		return err
 	}
-	return WriteFileAtomic(filepath.Join(d.path, name), content, 0o600)
+	if err := WriteFileAtomic(filepath.Join(d.path, name), content, 0o600); err != nil {
+		return fmt.Errorf("%w; check the disk and its free space, then start the node again", err)
+	}
+	return nil
 }

@@ -68,27 +68,9 @@ var (
 		name: "one connection closes while its successor logs in at the same node", load: LoadOptions{Clients: 12, Steady: 6, Swaps: 150},
 		do: func(_ testing.TB, c *Cluster, _ *Workload) { c.Wait(6 * time.Second) },
 	}
-	cutFollower = trouble{
-		name: "a follower cut off for 1.5 leases", load: LoadOptions{AckDelay: 20 * time.Millisecond, Clients: 15, Takeovers: 20},
-		do: func(t testing.TB, c *Cluster, w *Workload) {
-			c.AwaitSpread(t)
-			c.Net.Isolate(c.Follower(t).Index)
-			c.Wait(c.Timings.Lease * 3 / 2)
-			c.Net.Heal()
-			w.AwaitServed(t, Now(), recoverWait)
-		},
-	}
-	cutSlowAcks = trouble{
-		name: "a follower cut off for 1.5 leases, its clients acknowledge slowly", load: LoadOptions{AckDelay: 250 * time.Millisecond, Clients: 15, Takeovers: 20},
-		do: func(t testing.TB, c *Cluster, w *Workload) {
-			c.AwaitSpread(t)
-			c.Net.Isolate(c.Follower(t).Index)
-			c.Wait(c.Timings.Lease * 3 / 2)
-			c.Net.Heal()
-			w.AwaitServed(t, Now(), recoverWait)
-		},
-	}
-	cutSlow = trouble{
+	cutFollower = cutFollowerUnder("a follower cut off for 1.5 leases", 20*time.Millisecond)
+	cutSlowAcks = cutFollowerUnder("a follower cut off for 1.5 leases, its clients acknowledge slowly", 250*time.Millisecond)
+	cutSlow     = trouble{
 		name: "a follower cut off for 1.5 leases, after answers to it took 250 ms", load: LoadOptions{Clients: 15},
 		do: func(t testing.TB, c *Cluster, w *Workload) {
 			c.AwaitSpread(t)
@@ -192,4 +174,17 @@ func closeNow(cl interface{ Close(context.Context) error }) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_ = cl.Close(ctx) // its node may be gone
+}
+
+func cutFollowerUnder(name string, ackDelay time.Duration) trouble {
+	return trouble{
+		name: name, load: LoadOptions{AckDelay: ackDelay, Clients: 15, Takeovers: 20},
+		do: func(t testing.TB, c *Cluster, w *Workload) {
+			c.AwaitSpread(t)
+			c.Net.Isolate(c.Follower(t).Index)
+			c.Wait(c.Timings.Lease * 3 / 2)
+			c.Net.Heal()
+			w.AwaitServed(t, Now(), recoverWait)
+		},
+	}
 }

@@ -48,9 +48,7 @@ func startBrowser(t *testing.T) context.Context {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // the browser's children may still write for a moment
-		for end := time.Now().Add(patience); os.RemoveAll(dir) != nil && time.Now().Before(end); {
-			time.Sleep(20 * time.Millisecond)
-		}
+		eventually(func() bool { return os.RemoveAll(dir) == nil })
 	})
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(dir), chromedp.WindowSize(1200, 780))
 	if os.Getuid() == 0 { // the sandbox does not run as root
@@ -157,12 +155,27 @@ func (p *tab) text(selector string) string {
 func (p *tab) sees(selector, want string) {
 	p.t.Helper()
 	got := ""
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if got = p.text(selector); want == "" && strings.TrimSpace(got) == "" || want != "" && strings.Contains(got, want) {
-			return
+	shown := eventually(func() bool {
+		got = p.text(selector)
+		return want == "" && strings.TrimSpace(got) == "" || want != "" && strings.Contains(got, want)
+	})
+	if !shown {
+		p.t.Fatalf("%s: %s shows %q, want %q", p.name, selector, got, want)
+	}
+}
+
+// eventually asks again and again until cond holds, for patience at most.
+func eventually(cond func() bool) bool {
+	tick, late := time.NewTicker(20*time.Millisecond), time.After(patience)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-late:
+			return false
 		}
 	}
-	p.t.Fatalf("%s: %s shows %q, want %q", p.name, selector, got, want)
+	return true
 }
 
 func (p *tab) say(text string) {
