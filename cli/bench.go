@@ -16,7 +16,7 @@ import (
 
 func newBenchCmd(a *app) *cobra.Command {
 	c := group("bench", "Measure a cluster with many clients",
-		newBenchSendCmd(a), newBenchLoginCmd(a), newBenchIdleCmd(a), newBenchFailoverCmd(a))
+		newBenchSendCmd(a), newBenchLoginCmd(a), newBenchIdleCmd(a), newBenchFailoverCmd(a), newBenchOverloadCmd(a))
 	c.Long = "Bench is the load generator. It starts a cluster of its own on this machine (real node processes, temporary\n" +
 		"data), unless --addr names the client addresses of another one, one a node, and drives it through the public\n" +
 		"Go SDK. It exits with 1 if a message was lost, came twice, out of order or damaged, or a login failed.\n\n" +
@@ -35,6 +35,7 @@ type benchOptions struct {
 	tokens    bool
 	profile   string
 	logLevel  string
+	nodeFlags []string // of its own nodes, beside the usual ones
 	warm      time.Duration
 	duration  time.Duration
 }
@@ -241,6 +242,9 @@ func (o *benchOptions) showResult(r bench.Result) error {
 		f.add("all routed again after", orNever(v.AllRoutedMS))
 		f.add("others before", fmt.Sprintf("p50 %s, p99 %s", micros(v.BeforeP50), micros(v.BeforeP99)))
 		f.add("others meanwhile", fmt.Sprintf("p50 %s, p99 %s", micros(v.MeanwhileP50), micros(v.MeanwhileP99)))
+	}
+	if r.Overload != nil {
+		overloadFields(&f, r.Overload)
 	}
 	f.add("cluster", r.Cluster)
 	return f.write(o.io.Out)

@@ -21,7 +21,7 @@ func (o *benchOptions) startBenchCluster(ctx context.Context) (_ *benchCluster, 
 	if o.io.Executable == "" {
 		return nil, fail("dev", "name a running cluster with --addr", "the program's own file is not known, so it cannot start nodes")
 	}
-	opts := &devOptions{app: o.app, nodes: o.nodes, portBase: o.portBase, noContext: true, logLevel: o.logLevel}
+	opts := &devOptions{app: o.app, nodes: o.nodes, portBase: o.portBase, noContext: true, logLevel: o.logLevel, nodeFlags: o.nodeFlags}
 	b := &benchCluster{logs: &tail{limit: 8 << 10}}
 	defer func() {
 		if err != nil {

@@ -92,6 +92,26 @@ func answers() map[string]any {
 	}
 }
 
+// TestStaleRoutes: a node without a lease says how old its table may be.
+func TestStaleRoutes(t *testing.T) {
+	a := answers()
+	page, stats := a["GET /v1/routes"].(admin.RoutePage), a["GET /v1/routes/stats"].(admin.RouteStats)
+	page.Stale, stats.Stale = &admin.Stale{Node: "n1", LeaderHeardMS: 7300}, &admin.Stale{Node: "n1", LeaderHeardMS: -1}
+	a["GET /v1/routes"], a["GET /v1/routes/stats"] = page, stats
+	api := newFakeAPI(t, a)
+	for args, want := range map[string][2]string{ // in its output, in its notes
+		"route list":                {"bob ", "not current: n1 has no lease and heard a leader 7.3s ago"},
+		"route list --output json":  {`"stale": true`, "not current: n1 has no lease"},
+		"route stats":               {"not current:  n1 has no lease and has heard no leader since it started", ""},
+		"route stats --output json": {`"leader_heard_ms": -1`, ""},
+	} {
+		code, out, errs := newWorld(t).run(append(strings.Fields(args), "--addr", api.addr())...)
+		if code != 0 || !strings.Contains(out, want[0]) || !strings.Contains(errs, want[1]) || want[1] == "" && errs != "" {
+			t.Errorf("%s: %d\n%s\n%s\nwant %q", args, code, out, errs, want)
+		}
+	}
+}
+
 // TestOutput checks what every command prints, as a table and as JSON.
 func TestOutput(t *testing.T) {
 	api := newFakeAPI(t, answers())

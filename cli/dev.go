@@ -23,6 +23,7 @@ type devOptions struct {
 	restart   bool
 	noContext bool
 	logLevel  string
+	nodeFlags []string // of every node, beside the usual ones
 }
 
 const (

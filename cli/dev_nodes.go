@@ -99,8 +99,8 @@ func (d *dev) nodeArgs(i int) []string {
 // placeArgs say who and where node i is.
 func (d *dev) placeArgs(i int) []string {
 	p := d.plan[i]
-	return []string{
+	return append([]string{
 		"--dev", "--name", p.name, "--data", filepath.Join(d.cluster.Data, p.name),
 		"--mesh", p.addrs.Mesh, "--client", p.addrs.ClientTCP, "--client-ws", p.addrs.ClientWS, "--admin", p.addrs.Admin,
-	}
+	}, d.nodeFlags...)
 }

@@ -72,7 +72,9 @@ func (s nodeSettings) nodeConfig() node.Config {
 		Idle: s.idle, MaxPayload: s.maxPayload, MaxSessions: s.maxSessions, LoginRate: s.loginRate, AnyOrigin: s.anyOrigin, Lanes: s.lanes,
 		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery, DiskTimeout: s.diskTimeout,
 		Webhook:      node.Webhook{URL: s.webhook, Secret: s.webhookSecret, Events: s.webhookEvents},
-		AssignPolicy: s.assignPolicy, Journal: s.journal,
+		AssignPolicy: s.assignPolicy,
+		Limits:       s.limits,
+		Journal:      s.journal,
 	}
 	c.ClientTLS.CertFile, c.ClientTLS.KeyFile = s.clientCert, s.clientKey
 	return c

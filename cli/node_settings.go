@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"imroute/node"
 )
 
 // nodeSettings is what a node can be told, by flags or in a file whose keys are the flags' names. Zero values leave the
@@ -41,6 +43,7 @@ type nodeSettings struct {
 	idle                                             time.Duration
 	maxPayload, maxSessions, loginRate, lanes        int
 	takeoverBurst                                    int
+	limits                                           node.Limits
 	takeoverEvery, checkEvery, diskTimeout           time.Duration
 	anyOrigin                                        bool
 	assignPolicy                                     string
@@ -104,6 +107,14 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.maxPayload, "max-payload", 0, "largest message in bytes (default 1048576)")
 	f.IntVar(&s.maxSessions, "max-sessions", 0, "most clients on this node (default 100000)")
 	f.IntVar(&s.loginRate, "login-rate", 0, "most logins a second (default: no limit)")
+	f.IntVar(&s.limits.ClientRate, "client-rate", 0, "most messages a second of one client (default: no limit)")
+	f.IntVar(&s.limits.ClientBytes, "client-bytes", 0, "most bytes of payload a second of one client (default: no limit)")
+	f.IntVar(&s.limits.TenantRate, "tenant-rate", 0, "most messages a second of one tenant in the cluster; each node enforces its share (default: no limit)")
+	f.IntVar(&s.limits.TenantBytes, "tenant-bytes", 0, "most bytes of payload a second of one tenant in the cluster (default: no limit)")
+	f.IntVar(&s.limits.TenantSessions, "tenant-sessions", 0, "most connections of one tenant in the cluster (default: no limit)")
+	f.IntVar(&s.limits.TenantLogins, "tenant-logins", 0, "most logins a second of one tenant in the cluster (default: no limit)")
+	f.DurationVar(&s.limits.Burst, "limit-burst", 0, "what may be saved up is a rate times this (default 1s)")
+	f.StringVar(&s.limits.File, "tenants", "", "file with limits of single tenants: a YAML mapping of tenants to those of the limits that differ")
 	f.IntVar(&s.takeoverBurst, "takeover-burst", 0, "how often in a row a client id may be taken over by another device (default 5)")
 	f.DurationVar(&s.takeoverEvery, "takeover-every", 0, "then once in this time (default 2s)")
 	f.DurationVar(&s.checkEvery, "check-every", 0, "time between two comparisons of the sessions with the table (default 5m)")

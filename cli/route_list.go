@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +35,21 @@ func newRouteListCmd(a *app) *cobra.Command {
 	return c
 }
 
+// routeListRow is a row as it is printed. The array has no place for the rest of the answer.
+type routeListRow struct {
+	admin.RouteRow
+	Stale bool `json:"stale,omitempty"` // the node that said so had no lease
+}
+
+// staleText says how old an answer may be.
+func staleText(s *admin.Stale) string {
+	heard := "has heard no leader since it started"
+	if s.LeaderHeardMS >= 0 {
+		heard = "heard a leader " + short(time.Duration(s.LeaderHeardMS)*time.Millisecond) + " ago"
+	}
+	return "not current: " + s.Node + " has no lease and " + heard + "; this is what it knew then"
+}
+
 // errEnough ends a listing early.
 var errEnough = errors.New("enough")
 
@@ -48,16 +65,25 @@ func (o *routeListOptions) run(ctx context.Context) error {
 		q.Limit = min(o.limit, admin.MaxPage)
 	}
 	return o.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
-		rows := []admin.RouteRow{}
-		err := c.EachRoute(ctx, q, func(r admin.RouteRow) error {
-			rows = append(rows, r)
-			if len(rows) == o.limit {
-				return errEnough
+		rows := []routeListRow{}
+		var stale *admin.Stale
+		err := c.EachRoutePage(ctx, q, func(p admin.RoutePage) error {
+			if p.Stale != nil {
+				stale = p.Stale
+			}
+			for _, r := range p.Routes {
+				rows = append(rows, routeListRow{RouteRow: r, Stale: p.Stale != nil})
+				if len(rows) == o.limit {
+					return errEnough
+				}
 			}
 			return nil
 		})
 		if err != nil && !errors.Is(err, errEnough) {
 			return err
+		}
+		if stale != nil { // also with --output json, where a list has no room for it but in its rows
+			_, _ = fmt.Fprintln(o.io.Err, staleText(stale)) // a note that cannot be shown changes nothing
 		}
 		if o.asJSON() {
 			return o.printJSON(rows)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,9 @@ func (a *app) runRouteStats(ctx context.Context) error {
 			return a.printJSON(s)
 		}
 		var f fields
+		if s.Stale != nil {
+			f.add("not current", strings.TrimPrefix(staleText(s.Stale), "not current: "))
+		}
 		f.add("routes", s.Routes)
 		for _, node := range slices.Sorted(maps.Keys(s.ByNode)) {
 			f.add("  of "+printable(node), s.ByNode[node])

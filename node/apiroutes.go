@@ -128,7 +128,7 @@ func (a api) Routes(_ context.Context, q admin.RouteListQuery) (admin.RoutePage,
 	if err != nil {
 		return admin.RoutePage{}, admin.Errorf(admin.StatusBadRequest, "cursor: %v", err).WithHint("start again without a cursor")
 	}
-	page := admin.RoutePage{Routes: []admin.RouteRow{}, Next: next, Index: view.Index}
+	page := admin.RoutePage{Routes: []admin.RouteRow{}, Next: next, Index: view.Index, Stale: a.stale()}
 	for _, r := range rows {
 		page.Routes = append(page.Routes, admin.RouteRow{
 			Client: r.Client.ID, Tenant: r.Client.Tenant, Node: a.n.nameOf(r.Node), Incarnation: r.Incarnation, Session: r.Session.String(), Epoch: r.Epoch,
@@ -137,12 +137,24 @@ func (a api) Routes(_ context.Context, q admin.RouteListQuery) (admin.RoutePage,
 	return page, nil
 }
 
+// stale says how old this node's table may be; nil: it holds a lease, so it has heard a leader a moment ago.
+func (a api) stale() *admin.Stale {
+	if a.n.lease.holds(now()) {
+		return nil
+	}
+	s := &admin.Stale{Node: a.n.name, LeaderHeardMS: -1}
+	if heard := a.n.store.Stats().LastContact; heard >= 0 {
+		s.LeaderHeardMS = int32(min(heard.Milliseconds(), 1<<31-1))
+	}
+	return s
+}
+
 func (a api) RouteStats(context.Context) (admin.RouteStats, error) {
 	st := a.n.fsm.Stats()
 	view := a.n.fsm.Grab()
 	defer view.Close()
 	out := admin.RouteStats{
-		Routes: uint32(st.Routes), Void: uint32(st.Void), ByNode: map[string]uint32{}, Pages: uint32(st.Pages), Bytes: uint64(st.Bytes), Index: view.Index,
+		Routes: uint32(st.Routes), Void: uint32(st.Void), ByNode: map[string]uint32{}, Pages: uint32(st.Pages), Bytes: uint64(st.Bytes), Index: view.Index, Stale: a.stale(),
 	}
 	for id, count := range view.CountByNode() {
 		out.ByNode[a.n.nameOf(id)] = uint32(count)
@@ -288,7 +300,7 @@ func (o *apiOrigin) Reached(_ uint64, code wire.Code, count uint32, _ string) {
 }
 
 // ClientToken signs a login token with the cluster's own key.
-func (a api) ClientToken(_ context.Context, client wire.ClientID, ttl time.Duration) (admin.ClientToken, error) {
+func (a api) ClientToken(_ context.Context, client wire.ClientID, ttl time.Duration, g admin.TokenGrants) (admin.ClientToken, error) {
 	switch {
 	case a.n.cfg.Dev:
 		return admin.ClientToken{}, admin.Errorf(admin.StatusConflict, "this cluster is in development mode: clients need no token").WithHint("leave the token out")
@@ -299,7 +311,7 @@ func (a api) ClientToken(_ context.Context, client wire.ClientID, ttl time.Durat
 	if err != nil {
 		return admin.ClientToken{}, err
 	}
-	token, err := gateway.SignToken(keys[0], client.ID, client.Tenant, ttl)
+	token, err := gateway.SignTokenFor(keys[0], client.ID, client.Tenant, g.Send, g.Join, ttl)
 	if err != nil {
 		return admin.ClientToken{}, admin.Errorf(admin.StatusBadRequest, "%v", err)
 	}

@@ -72,7 +72,8 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 		timeout = defaultTimeout
 	}
 	a := s.Attachment().(*attached) // Login made it, and Send is called only after that
-	if f.Kind != wire.ToClient {
+	answers := f.Re != 0 && f.Kind == wire.ToClient && a.memberships.answered(wire.MessageID{Instance: f.ReInstance, Counter: f.Re}, f.To)
+	if (f.Kind != wire.ToClient || s.Grants() != nil) && !answers { // who was asked as a service may answer whoever asked
 		if why := c.n.maySend(s, f.Kind, f.To); why != nil {
 			c.n.router.report(s, f.ID, why.Code, "", why.Text)
 			return
@@ -88,7 +89,6 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	case f.Kind == wire.ToService:
 		c.n.router.services.send(s, &a.m, timeout)
 	case f.Re != 0: // for the one who asked, not for other devices
-		a.memberships.answered(wire.MessageID{Instance: f.ReInstance, Counter: f.Re})
 		a.m.Re, a.m.ReInstance, a.m.Fault = f.Re, f.ReInstance, f.Fault
 		c.n.router.send(s, a.order, &a.m, timeout)
 	default:

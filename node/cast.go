@@ -383,5 +383,6 @@ func (n *Node) openCasts() {
 		sessions: func(yield func(*gateway.Session) bool) { n.gateway.Sessions(yield) },
 	}
 	n.router.casts = &casts{r: n.router, table: n.fsm, refresh: n.refresh, fan: fan, flows: map[uint64]*castFlow{}}
+	n.router.again = &lookAgain{r: n.router, refresh: n.refresh}
 	n.router.services = &services{r: n.router, table: n.fsm, refresh: n.refresh, up: func(id wire.NodeID) bool { return n.mesh.Connected(id) }}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/node/admin"
 	"imroute/raftfsm"
 )
 
@@ -143,7 +144,7 @@ func TestClientTokens(t *testing.T) {
 		t.Error("the operators' token is not the cluster's")
 	}
 	token := func(at *Node, id string) string {
-		tok, err := api{at}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Minute)
+		tok, err := api{at}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Minute, admin.TokenGrants{})
 		if err != nil {
 			t.Fatal(err)
 		}

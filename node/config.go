@@ -77,6 +77,7 @@ type Config struct {
 
 	Webhook      Webhook
 	AssignPolicy string // how assign chooses a node: min-clients (default), round-robin or hash
+	Limits       Limits // what clients and tenants may use; default: no limits
 
 	CheckEvery  time.Duration // between two comparisons of this node's sessions with the table, give or take a quarter; default 5 min
 	AnyOrigin   bool          // let web pages of any origin connect over WebSocket
@@ -215,6 +216,9 @@ func (c *Config) validate() error {
 		if f.v < f.min {
 			return fmt.Errorf("%s is %d: want at least %d", f.name, f.v, f.min)
 		}
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	return c.Timings.validate()
 }

@@ -12,7 +12,8 @@ import (
 
 // sendToUser sends m to one client, or, if To has no "/", to the client of just that id and all devices of that user: to each of
 // them as if it had been named itself, with its own place in the order and its own window against repeats. The devices are those
-// that the table here knows; if it knows none, a linearizable read decides (flow.notFound). buf is scratch and is returned.
+// that the table here knows and, if the sender wants an answer, those that a linearizable read finds beside them (lookAgain); if
+// the table knows none, such a read decides (flow.notFound). buf is scratch and is returned.
 //
 // An id that has no devices costs one more look at the page that the first look-up read, each time that the table has changed
 // since the session sent to it last, and no allocation.
@@ -29,7 +30,7 @@ func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout t
 		applied := r.table.Applied() // before the look: what comes in between makes it look again
 		buf = r.table.Devices(wire.ClientID{Tenant: m.Tenant, ID: m.To}, buf)
 		if len(buf) > 1 || len(buf) == 1 && (user || buf[0].ID != "") {
-			r.sendToDevices(o, t, m, timeout, buf)
+			r.sendToDevices(o, t, m, timeout, buf, m.Ack != wire.AckNone)
 			return buf
 		}
 		r.send(o, t, m, timeout)
@@ -44,12 +45,19 @@ func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout t
 	return buf
 }
 
-func (r *router) sendToDevices(o castOrigin, t *tracker, m *wire.Forward, timeout time.Duration, to []raftfsm.Device) {
+// sendToDevices sends m to each of them; look: and to those that are found by looking again.
+func (r *router) sendToDevices(o castOrigin, t *tracker, m *wire.Forward, timeout time.Duration, to []raftfsm.Device, look bool) {
 	all := &deviceTally{o: o, ack: m.Ack, open: len(to)}
+	if look = look && r.again != nil && r.again.copyOf(all, m, to, timeout); look {
+		all.open++
+	}
 	for i := range to {
 		one := *m
 		one.To = to[i].Client.ID // the device's own, or shared with m.To
 		r.send(all, t, &one, timeout)
+	}
+	if look {
+		r.again.add(all)
 	}
 }
 
@@ -57,6 +65,11 @@ func (r *router) sendToDevices(o castOrigin, t *tracker, m *wire.Forward, timeou
 type deviceTally struct {
 	o   castOrigin
 	ack wire.AckMode
+
+	// for lookAgain only
+	m        *wire.Forward // as it went to the user
+	known    []string      // clients that it was sent to
+	deadline time.Duration
 
 	mu      sync.Mutex
 	open    int
@@ -118,7 +131,7 @@ func (r *router) turnToDevices(p *pending, to []raftfsm.Device) {
 	o, _ := p.origin.(castOrigin)
 	m := p.m
 	m.Ack, m.Ref = p.ack, 0
-	r.sendToDevices(o, nil, &m, max(p.deadline-now(), time.Millisecond), to)
+	r.sendToDevices(o, nil, &m, max(p.deadline-now(), time.Millisecond), to, false)
 	p.leaveFast()
 	if f := p.flow.Load(); f != nil {
 		f.ended(p)

@@ -16,6 +16,7 @@ func (n *Node) openGateway(ctx context.Context) (err error) {
 		MaxSessions: n.cfg.MaxSessions, LoginRate: n.cfg.LoginRate, AnyOrigin: n.cfg.AnyOrigin,
 		// A login that has to wait for a lease to run out must not time out before.
 		LoginTimeout: 2*n.cfg.Timings.Lease + n.cfg.Timings.Quiet,
+		Limits:       n.limiting(),
 		Backend:      clients{n}, Journal: n.journal.gateway(), Logger: n.log.With("part", "gateway"),
 	}
 	if !n.cfg.Dev {

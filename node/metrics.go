@@ -98,6 +98,14 @@ func (n *Node) openMetrics() (err error) {
 		Logins:        func() map[wire.Code]uint64 { return n.gateway.Stats().Logins },
 		Closes:        func() map[wire.Code]uint64 { return n.gateway.Stats().Closes },
 		Nacks:         m.nacks.Counts,
+		Drops: func() map[string]float64 {
+			out := map[string]float64{}
+			for why, v := range n.gateway.Stats().Drops {
+				out[why.String()] = float64(v)
+			}
+			return out
+		},
+		HeldUp: func() float64 { return float64(n.gateway.Stats().HeldUp) },
 		LaneQueueBytes: func() map[string]float64 {
 			out := map[string]float64{}
 			for _, p := range n.mesh.Peers() {

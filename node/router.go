@@ -52,6 +52,7 @@ type router struct {
 
 	casts    *casts
 	services *services
+	again    *lookAgain
 	pendings *pendings
 	flows    flows
 	passed   passed
@@ -503,6 +504,7 @@ func (r *router) run(ctx context.Context) {
 			if r.casts != nil {
 				r.casts.close()
 				r.casts.fan.close()
+				r.again.close()
 				r.services.close()
 			}
 			for _, p := range r.pendings.all() {

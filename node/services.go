@@ -273,7 +273,7 @@ func (s *services) arrived(m *wire.Forward, receipt gateway.Receipt, hold *gatew
 		if best == nil {
 			break
 		}
-		if !best.take(id, until) {
+		if !best.take(id, m.From, until) {
 			answer = wire.Overloaded
 			skip = append(skip, best)
 			continue
@@ -283,7 +283,7 @@ func (s *services) arrived(m *wire.Forward, receipt gateway.Receipt, hold *gatew
 			s.taken.Add(1)
 			return 0
 		}
-		best.done(id)
+		best.done(id, m.From)
 		if !handOn(code) {
 			return code
 		}

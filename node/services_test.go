@@ -323,8 +323,8 @@ func TestMayServeAndWatch(t *testing.T) {
 		cfg.Dev = false
 		cfg.Friends = FriendFunc(func(context.Context, wire.ClientID) ([]string, error) { return []string{"clock/1"}, nil })
 	})
-	dial := func(id string) *user {
-		token, err := api{n}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Hour)
+	dial := func(id string, g admin.TokenGrants) *user {
+		token, err := api{n}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Hour, g)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,7 +335,7 @@ func TestMayServeAndWatch(t *testing.T) {
 		}
 		return u
 	}
-	clock, alice := dial("clock/1"), dial("alice")
+	clock, alice := dial("clock/1", admin.TokenGrants{}), dial("alice", admin.TokenGrants{})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var we *wire.Error
@@ -346,6 +346,14 @@ func TestMayServeAndWatch(t *testing.T) {
 	}
 	clock.serve("clock", echo("tick"))
 	alice.mustRequest(client.ToService("clock"), "?", "tick:alice:?")
+	worker := dial("worker/7", admin.TokenGrants{Send: &[]string{"service:clock"}, Join: &[]string{"service:bank*"}})
+	if _, err := worker.Serve(ctx, "worker", echo("x")); !errors.As(err, &we) || we.Code != wire.Forbidden {
+		t.Errorf("the token says which services, the id no longer does: %v", err)
+	}
+	worker.serve("bank/eu", echo("paid"))
+	alice.mustRequest(client.ToService("bank/eu"), "1", "paid:alice:1")
+	worker.mustRequest(client.ToService("clock"), "?", "tick:worker/7:?")
+	worker.refusedRequest(client.ToService("bank/eu"), patience, wire.Forbidden)
 	if err := <-alice.watch("clock").result; !errors.As(err, &we) || we.Code != wire.Forbidden {
 		t.Errorf("watching by name: %v", err)
 	}

@@ -17,24 +17,30 @@ type book struct {
 	open  atomic.Int32 // len(by), for whoever compares instances
 
 	mu   sync.Mutex
-	by   map[wire.MessageID]time.Duration // until when the requester waits
-	next time.Duration                    // not before that is anything over
+	by   map[wire.MessageID]asked
+	next time.Duration // not before that is anything over
+}
+
+// asked is one open request.
+type asked struct {
+	from  string        // whose it is
+	until time.Duration // how long that one waits
 }
 
 // defaultServing is how many requests an instance gets at a time if it does not say.
 const defaultServing = 64
 
 // take notes a request; false: there are as many as the instance takes.
-func (b *book) take(id wire.MessageID, until time.Duration) bool {
+func (b *book) take(id wire.MessageID, from string, until time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if at := now(); len(b.by) > 0 && at >= b.next {
 		b.next = until
-		for id, end := range b.by {
-			if end <= at {
+		for id, r := range b.by {
+			if r.until <= at {
 				delete(b.by, id)
 			} else {
-				b.next = min(b.next, end)
+				b.next = min(b.next, r.until)
 			}
 		}
 	}
@@ -46,21 +52,23 @@ func (b *book) take(id wire.MessageID, until time.Duration) bool {
 		b.next = until
 	}
 	if b.by == nil {
-		b.by = map[wire.MessageID]time.Duration{}
+		b.by = map[wire.MessageID]asked{}
 	}
-	b.by[id] = until
+	b.by[id] = asked{strings.Clone(from), until}
 	b.open.Store(int32(len(b.by)))
 	return true
 }
 
-// done ends a request; false: it is not open here.
-func (b *book) done(id wire.MessageID) bool {
+// done ends a request of from; false: there is no such one open here.
+func (b *book) done(id wire.MessageID, from string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, ok := b.by[id]
+	if r, ok := b.by[id]; !ok || r.from != from {
+		return false
+	}
 	delete(b.by, id)
 	b.open.Store(int32(len(b.by)))
-	return ok
+	return true
 }
 
 // book is what a session has open of a service; nil if it does not serve that.
@@ -70,12 +78,12 @@ func (ms *memberships) book(t wire.Topic) *book {
 	return ms.serving[t]
 }
 
-// answered notes that the session answers a request; false: it was given no such one, or too long ago.
-func (ms *memberships) answered(id wire.MessageID) bool {
+// answered notes that the session answers a request of that client; false: it was given no such one, or too long ago.
+func (ms *memberships) answered(id wire.MessageID, to string) bool {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, b := range ms.serving {
-		if b.done(id) {
+		if b.done(id, to) {
 			return true
 		}
 	}

@@ -34,6 +34,7 @@ type Result struct {
 	Send     *SendResult     `json:"send,omitempty"`
 	Idle     *IdleResult     `json:"idle,omitempty"`
 	Failover *FailoverResult `json:"failover,omitempty"`
+	Overload *OverloadResult `json:"overload,omitempty"`
 
 	// Problems says why a run is not to be trusted, for people: one line each. Empty for a good one.
 	Problems []string `json:"problems,omitempty"`

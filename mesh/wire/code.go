@@ -34,6 +34,7 @@ const (
 	Forbidden   Code = 10
 	Accepted    Code = 11 // ack=none over an interface that answers every call: taken for sending, nothing more
 	NotOwner    Code = 12 // between nodes: this incarnation does not own that (client, epoch)
+	RateLimited Code = 13 // the client or its tenant is over its limit: wait for retry_ms; nothing was delivered
 	Joined      Code = 20 // a member of the group: whoever sends to it from now on reaches this session
 	Left        Code = 21 // no member of the group any more
 	GroupClosed Code = 22 // somebody closed the group: all its members were removed
@@ -79,7 +80,7 @@ var codes = map[Code]struct {
 	None: {"none", Final}, Delivered: {"delivered", Final}, Offline: {"offline", Final}, Unavailable: {"unavailable", RetryHere},
 	Timeout: {"timeout", RetryHere}, Unknown: {"unknown", RetryHere}, Overloaded: {"overloaded", RetryHere}, TooLarge: {"too_large", Final},
 	BadRequest: {"bad_request", Final}, OutOfOrder: {"out_of_order", Final}, Forbidden: {"forbidden", Final}, Accepted: {"accepted", Final},
-	NotOwner: {"not_owner", RetryHere}, Joined: {"joined", Final}, Left: {"left", Final}, GroupClosed: {"group_closed", Final},
+	NotOwner: {"not_owner", RetryHere}, RateLimited: {"rate_limited", RetryHere}, Joined: {"joined", Final}, Left: {"left", Final}, GroupClosed: {"group_closed", Final},
 	Bye: {"bye", Final}, Replaced: {"replaced", Final}, Superseded: {"superseded", Final}, Kicked: {"kicked", Final},
 	IdleTimeout: {"idle_timeout", RetryHere}, Draining: {"draining", RetryElsewhere}, LeaseLost: {"lease_lost", RetryElsewhere},
 	BadToken: {"bad_token", Final}, TokenExpired: {"token_expired", RetryHere}, SlowReader: {"slow_reader", RetryHere},

@@ -8,10 +8,13 @@ import (
 	"unsafe"
 )
 
-// Errors of the decoders and readers of this package; compare with errors.Is. Both cost the connection.
+// Errors of the decoders and readers of this package; compare with errors.Is. They cost the connection, but for ErrReadPast.
 var (
 	ErrMalformed = errors.New("wire: malformed")
 	ErrTooLarge  = errors.New("wire: too large")
+
+	// ErrReadPast goes with ErrTooLarge: the frame was read past to its end, its header is known, and the next frame can be read.
+	ErrReadPast = errors.New("wire: read past")
 )
 
 // Why a header is malformed. The ones marked strict refuse what the library's decoder lets pass.

@@ -31,7 +31,8 @@ package wire
 // that the recipient has seen is not delivered again but answered as the first one was.
 //
 // Whatever arrives counts as a sign of life; a client that has nothing to say sends ping before welcome's idle_ms is over.
-// A frame that is malformed, oversized or out of place costs the connection: kick protocol_error.
+// A frame that is malformed or out of place costs the connection: kick protocol_error. So does one that is far over the payload
+// limit; a send a little over it (16 MiB on TCP, twice the limit on WebSocket) is answered with result too_large.
 const (
 	TypeLogin   Type = 1  // client, instance, attempt, version, [token], [tenant: development mode only], [groups]
 	TypeWelcome Type = 2  // epoch, instance (under which recipients see this client's messages), node, idle_ms, max_payload, addrs
@@ -39,7 +40,7 @@ const (
 	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms], [re, re_instance, [fault]: the answer to a request] · payload
 	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack], [kind, to: if it was sent to many or a service], [timeout_ms], [re, re_instance, fault] · payload
 	TypeAck     Type = 6  // instance, id of a deliver
-	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached]
+	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached], [retry_ms]
 	TypePing    Type = 8  // nothing
 	TypePong    Type = 9  // nothing
 	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it

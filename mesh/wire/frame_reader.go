@@ -29,6 +29,7 @@ type FrameReader struct {
 	r       io.Reader
 	wait    ReadWaiter // r, if it can
 	maxBody int
+	past    int // bytes of a frame over maxBody that is read past by NextSend; 0: none is
 	bufSize int
 
 	buf        *Buffer // nil while idle
@@ -68,6 +69,9 @@ func (fr *FrameReader) Next(f *Frame) error {
 // everything goes into f). It returns the frame that was filled; one in send needs no Validate.
 func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
 	body, err := fr.NextBody()
+	if err != nil && fr.past > 0 && fr.err == err && errors.Is(err, ErrTooLarge) {
+		return f, fr.readPast(f)
+	}
 	if err != nil {
 		return f, err
 	}
@@ -79,9 +83,64 @@ func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
 		}
 	}
 	if n, most := len(got.Payload), fr.maxBody-MaxHeader; n > most {
+		if fr.past > 0 {
+			got.Payload = nil
+			return got, pastError{n, most}
+		}
 		fr.err = fmt.Errorf("%w: payload of %d bytes, the limit is %d", ErrTooLarge, n, most)
 	}
 	return got, fr.err
+}
+
+// ReadPast makes NextSend read past frames whose payload is over the limit, but has at most this many bytes: it returns
+// the header with an error that is both ErrTooLarge and ErrReadPast, and goes on with the next frame. They take no memory.
+func (fr *FrameReader) ReadPast(maxPayload int) { fr.past = MaxHeader + maxPayload }
+
+// pastError says what was read past.
+type pastError struct{ n, most int }
+
+// PastError is the error of a message that was read past, also for other ways than a FrameReader.
+func PastError(payload, limit int) error { return pastError{payload, limit} }
+
+func (e pastError) Error() string {
+	return fmt.Sprintf("%v: payload of %d bytes, the limit is %d", ErrTooLarge, e.n, e.most)
+}
+
+func (pastError) Is(target error) bool { return target == ErrTooLarge || target == ErrReadPast }
+
+// readPast decodes the header of the frame at the front, which is longer than a frame may be, into f, and reads to its end.
+// If that fails it fails for good.
+func (fr *FrameReader) readPast(f *Frame) error {
+	tooLong := fr.err
+	n := int(binary.BigEndian.Uint32(fr.buf.B[fr.start:])) // length has refused it, so it is there
+	if n > fr.past {
+		return tooLong
+	}
+	for fr.Buffered() < LengthBytes+min(n, MaxHeader) { // a buffer always has room for that
+		if fr.err = fr.fill(); fr.err != nil {
+			return fr.err
+		}
+	}
+	from := fr.start + LengthBytes
+	head := append([]byte(nil), fr.buf.B[from:min(fr.end, from+MaxHeader)]...)
+	if fr.err = DecodeFrame(head, f); fr.err != nil {
+		return fr.err
+	}
+	header := len(head) - len(f.Payload)
+	f.Payload = nil
+	for left := LengthBytes + n; ; {
+		k := min(left, fr.Buffered())
+		fr.start += k
+		if left -= k; left == 0 {
+			return pastError{n - header, fr.maxBody - MaxHeader}
+		}
+		if fr.err = fr.fill(); fr.err != nil {
+			if errors.Is(fr.err, io.EOF) {
+				fr.err = io.ErrUnexpectedEOF
+			}
+			return fr.err
+		}
+	}
 }
 
 // NextBody is Next without decoding: what the length counted, for DecodeFrame.

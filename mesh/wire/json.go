@@ -175,8 +175,8 @@ func appendJSONString(dst []byte, s string) []byte {
 }
 
 // UnmarshalFrameJSON reads what MarshalFrameJSON describes into f, which shares nothing with b. Field names are matched
-// exactly, unknown ones and "reason" are ignored, null counts as absent; 64-bit numbers may also be plain integers up to
-// 2^53-1. Errors name the field, wrap ErrMalformed and leave f zero. How long b may be is for the caller to limit.
+// exactly, unknown ones and "reason" are ignored, null counts as absent; 64-bit numbers but instance may also be plain
+// integers up to 2^53-1. Errors name the field, wrap ErrMalformed and leave f zero. How long b may be is for the caller to limit.
 func UnmarshalFrameJSON(b []byte, f *Frame) error {
 	*f = Frame{}
 	if err := unmarshalFrameJSON(b, f); err != nil {
@@ -289,6 +289,11 @@ func (r *jsonReader) big(field string, v *uint64) {
 		return
 	}
 	digits, quoted := raw, raw[0] == '"'
+	if !quoted && field == "instance" && raw[0] >= '0' && raw[0] <= '9' {
+		// A random 64-bit number that went through a program's floating point is another number, and often the same as others.
+		r.fail(field, "64-bit numbers are decimal strings, as in \"8231907741\": this one is a plain number")
+		return
+	}
 	if quoted {
 		digits = raw[1 : len(raw)-1]
 	}

@@ -78,6 +78,7 @@ func TestUnmarshalFrameJSON(t *testing.T) {
 		`{"type":"send","id":-1}`:                       "id: ",
 		`{"type":"send","id":1.5}`:                      "id: ",
 		`{"type":"send","instance":""}`:                 "instance: ",
+		`{"type":"login","instance":12345}`:             "instance: 64-bit numbers are decimal strings",
 		`{"type":"send","epoch":[]}`:                    "epoch: ",
 		`{"type":"send","ack":"later"}`:                 "ack: ",
 		`{"type":"send","ack":1}`:                       "ack: ",

@@ -134,7 +134,7 @@ type Backend interface {
 	Send(ctx context.Context, m Message) (SendResult, error)
 	// ClientToken signs a login token with the cluster's key. StatusConflict with a hint where there is no such key: in
 	// development mode (no token needed) or where own keys are configured (the owner of the keys signs).
-	ClientToken(ctx context.Context, client wire.ClientID, ttl time.Duration) (ClientToken, error)
+	ClientToken(ctx context.Context, client wire.ClientID, ttl time.Duration, grants TokenGrants) (ClientToken, error)
 }
 
 // RouteQuery asks for one client's route. Client is valid (wire.ClientID.Validate), Consistency one of the constants.

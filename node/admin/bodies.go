@@ -26,9 +26,11 @@ type kickBody struct {
 }
 
 type clientTokenBody struct {
-	Client     string `json:"client"`
-	Tenant     string `json:"tenant"`
-	TTLSeconds uint32 `json:"ttl_seconds"` // 0: an hour
+	Client     string    `json:"client"`
+	Tenant     string    `json:"tenant"`
+	TTLSeconds uint32    `json:"ttl_seconds"`    // 0: an hour
+	Send       *[]string `json:"send,omitempty"` // patterns, see gateway.Grants; absent: the token does not say
+	Join       *[]string `json:"join,omitempty"`
 }
 
 // What holds where a request gives nothing.

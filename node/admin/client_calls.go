@@ -152,15 +152,25 @@ func (c *Client) Routes(ctx context.Context, q RouteListQuery) (p RoutePage, err
 
 // EachRoute reads all pages and hands every row to f, until f returns an error, which it returns.
 func (c *Client) EachRoute(ctx context.Context, q RouteListQuery, f func(RouteRow) error) error {
+	return c.EachRoutePage(ctx, q, func(page RoutePage) error {
+		for _, r := range page.Routes {
+			if err := f(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// EachRoutePage reads all pages and hands them to f, until f returns an error, which it returns.
+func (c *Client) EachRoutePage(ctx context.Context, q RouteListQuery, f func(RoutePage) error) error {
 	for {
 		page, err := c.Routes(ctx, q)
 		if err != nil {
 			return err
 		}
-		for _, r := range page.Routes {
-			if err := f(r); err != nil {
-				return err
-			}
+		if err := f(page); err != nil {
+			return err
 		}
 		if page.Next == "" {
 			return nil
@@ -208,7 +218,12 @@ func (c *Client) Send(ctx context.Context, m SendRequest) (r SendResult, err err
 
 // ClientToken has a login token signed, for ttl in whole seconds.
 func (c *Client) ClientToken(ctx context.Context, client wire.ClientID, ttl time.Duration) (t ClientToken, err error) {
-	in := clientTokenBody{Client: client.ID, Tenant: client.Tenant, TTLSeconds: seconds(ttl)}
+	return c.ClientTokenFor(ctx, client, ttl, TokenGrants{})
+}
+
+// ClientTokenFor is ClientToken with a say in what the client may send to and join.
+func (c *Client) ClientTokenFor(ctx context.Context, client wire.ClientID, ttl time.Duration, grants TokenGrants) (t ClientToken, err error) {
+	in := clientTokenBody{Client: client.ID, Tenant: client.Tenant, TTLSeconds: seconds(ttl), Send: grants.Send, Join: grants.Join}
 	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/client-tokens", in: in, out: &t})
 	return t, err
 }

@@ -132,7 +132,7 @@ func statusOf(c wire.Code) Status {
 		return StatusConflict
 	case wire.TooLarge:
 		return StatusTooLarge
-	case wire.Overloaded, wire.Busy:
+	case wire.Overloaded, wire.Busy, wire.RateLimited:
 		return StatusOverloaded
 	case wire.Unavailable, wire.NotLeader, wire.NotReady, wire.NoQuorum, wire.Draining, wire.LeaseLost, wire.ShuttingDown:
 		return StatusUnavailable

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -175,5 +176,11 @@ func clientToken(r *request) (any, error) {
 		return nil, err
 	}
 	r.note("ttl", d)
-	return r.s.cfg.Backend.ClientToken(r.ctx, id, d)
+	if b.Send != nil {
+		r.note("send", strings.Join(*b.Send, " "))
+	}
+	if b.Join != nil {
+		r.note("join", strings.Join(*b.Join, " "))
+	}
+	return r.s.cfg.Backend.ClientToken(r.ctx, id, d, TokenGrants{Send: b.Send, Join: b.Join})
 }

@@ -248,8 +248,8 @@ func (f *fake) Send(ctx context.Context, m Message) (SendResult, error) {
 	return f.sent, nil
 }
 
-func (f *fake) ClientToken(ctx context.Context, c wire.ClientID, ttl time.Duration) (ClientToken, error) {
-	return f.ctoken, f.called(ctx, "ClientToken", c, ttl)
+func (f *fake) ClientToken(ctx context.Context, c wire.ClientID, ttl time.Duration, g TokenGrants) (ClientToken, error) {
+	return f.ctoken, f.called(ctx, "ClientToken", c, ttl, g)
 }
 
 const testToken = "correct-horse-battery"

@@ -135,7 +135,10 @@ func TestEveryCall(t *testing.T) {
 		}, b.key, []any{NewAPIKey{Name: "shop", Scopes: wire.ScopeSend | wire.ScopeKick, OneTenant: true, TTL: time.Minute}}},
 		{"APIKeys", func() (any, error) { return c.APIKeys(ctx) }, b.keys, nil},
 		{"RevokeAPIKey", func() (any, error) { return none(c.RevokeAPIKey(ctx, "k1")) }, nil, []any{"k1"}},
-		{"ClientToken", func() (any, error) { return c.ClientToken(ctx, alice, time.Minute) }, b.ctoken, []any{alice, time.Minute}},
+		{"ClientToken", func() (any, error) { return c.ClientToken(ctx, alice, time.Minute) }, b.ctoken, []any{alice, time.Minute, TokenGrants{}}},
+		{"ClientToken", func() (any, error) {
+			return c.ClientTokenFor(ctx, alice, time.Minute, TokenGrants{Send: &[]string{"user:*"}, Join: &[]string{}})
+		}, b.ctoken, []any{alice, time.Minute, TokenGrants{Send: &[]string{"user:*"}, Join: &[]string{}}}},
 	} {
 		got, err := tt.do()
 		if err != nil {

@@ -276,6 +276,14 @@ type RoutePage struct {
 	Routes []RouteRow `json:"routes"`
 	Next   string     `json:"next"` // cursor of the next page; empty: this was the last
 	Index  uint64     `json:"index,string"`
+	Stale  *Stale     `json:"stale,omitempty"` // nil: the node keeps up with the cluster
+}
+
+// Stale says that a node answered from its own table while it had no lease: whatever the cluster agreed on since it last heard
+// a leader is missing.
+type Stale struct {
+	Node          string `json:"node"`            // who answered
+	LeaderHeardMS int32  `json:"leader_heard_ms"` // how long ago it heard a leader; -1: never since it started
 }
 
 // RouteStats counts the table of the asked node.
@@ -286,6 +294,7 @@ type RouteStats struct {
 	Pages  uint32            `json:"pages"`
 	Bytes  uint64            `json:"bytes,string"`
 	Index  uint64            `json:"index,string"`
+	Stale  *Stale            `json:"stale,omitempty"` // nil: the node keeps up with the cluster
 }
 
 // Kinds of RouteEvent. Readers must skip kinds that they do not know.
@@ -350,6 +359,10 @@ type SendResult struct {
 	RTTUS  uint32    `json:"rtt_us"`
 	ID     string    `json:"id"` // wire.MessageID as text
 }
+
+// TokenGrants are patterns of what the client of a token may send to and join, such as "user:*" and "group:room-*". Nil: the
+// token does not say, which leaves it to the node; empty: nothing.
+type TokenGrants struct{ Send, Join *[]string }
 
 // ClientToken lets a client log in.
 type ClientToken struct {

@@ -3,6 +3,7 @@ package client
 import (
 	"math"
 	"sync"
+	"time"
 
 	"imroute/mesh/wire"
 )
@@ -136,10 +137,10 @@ func (c *Client) settle(s *session, f *wire.Frame) {
 	c.mu.Unlock()
 	switch {
 	case p != nil:
-		c.finish(p, Result{Code: f.Code, Count: int(f.Count), Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
+		c.finish(p, Result{Code: f.Code, Count: int(f.Count), Retry: time.Duration(f.RetryMS) * time.Millisecond, Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
 	case late, f.Code == wire.Delivered, f.Code == wire.Accepted:
 	default:
-		c.refused(Result{Code: f.Code, Count: int(f.Count), Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
+		c.refused(Result{Code: f.Code, Count: int(f.Count), Retry: time.Duration(f.RetryMS) * time.Millisecond, Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
 	}
 }
 

@@ -17,6 +17,7 @@ type Result struct {
 	Owner string         // the name of the node that delivered it, if there is one
 	Count int            // how many recipients were reached, of a message to many; what is not Delivered may have reached some too
 	RTT   time.Duration  // from the call to the result
+	Retry time.Duration  // with RateLimited: not before this is over
 	ID    wire.MessageID // of the message
 	err   error
 }

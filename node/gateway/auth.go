@@ -15,7 +15,7 @@ var errTokenExpired = errors.New("token has expired: log in again with a new one
 
 // Auth checks login tokens: JWTs signed with EdDSA or HS256 by a key that the token names by `kid`. Which algorithm a key
 // is for is fixed by the key, never by the token. Claims: `sub` is the client id, `exp` is required, `tenant` is optional,
-// `nbf` is honoured. Safe for many goroutines.
+// `nbf` is honoured; `send` and `join` are lists of patterns, see Grants. Safe for many goroutines.
 type Auth struct {
 	keys atomic.Pointer[map[string]Key]
 }
@@ -24,10 +24,13 @@ type Auth struct {
 type Identity struct {
 	Client  wire.ClientID
 	Expires time.Time
+	Grants  *Grants // nil: the token does not say
 }
 
 type claims struct {
-	Tenant string `json:"tenant,omitempty"`
+	Tenant string       `json:"tenant,omitempty"`
+	Send   patternClaim `json:"send,omitzero"`
+	Join   patternClaim `json:"join,omitzero"`
 	jwt.RegisteredClaims
 }
 
@@ -95,17 +98,29 @@ func (a *Auth) Verify(token, client string, now time.Time) (Identity, error) {
 	if err := id.Client.Validate(); err != nil {
 		return Identity{}, fmt.Errorf("token refused: %w", err)
 	}
+	if id.Grants, err = ParseGrants(c.Send.list, c.Join.list); err != nil {
+		return Identity{}, fmt.Errorf("token refused: %w", err)
+	}
 	return id, nil
 }
 
 // SignToken makes a token for a client that is valid from now for ttl. The key must be able to sign: a private EdDSA key or
 // an HS256 secret.
 func SignToken(key Key, sub, tenant string, ttl time.Duration) (string, error) {
-	return signToken(key, sub, tenant, time.Now(), ttl)
+	return signToken(key, sub, tenant, nil, nil, time.Now(), ttl)
 }
 
-func signToken(key Key, sub, tenant string, now time.Time, ttl time.Duration) (string, error) {
+// SignTokenFor is SignToken for a client that may send to and join only what matches the patterns, see Grants; nil: the
+// token does not say.
+func SignTokenFor(key Key, sub, tenant string, send, join *[]string, ttl time.Duration) (string, error) {
+	return signToken(key, sub, tenant, send, join, time.Now(), ttl)
+}
+
+func signToken(key Key, sub, tenant string, send, join *[]string, now time.Time, ttl time.Duration) (string, error) {
 	if err := key.validate(); err != nil {
+		return "", err
+	}
+	if _, err := ParseGrants(send, join); err != nil {
 		return "", err
 	}
 	if err := (wire.ClientID{Tenant: tenant, ID: sub}).Validate(); err != nil {
@@ -118,9 +133,13 @@ func signToken(key Key, sub, tenant string, now time.Time, ttl time.Duration) (s
 	if err != nil {
 		return "", err
 	}
-	t := jwt.NewWithClaims(method, claims{Tenant: tenant, RegisteredClaims: jwt.RegisteredClaims{
+	t := jwt.NewWithClaims(method, claims{Tenant: tenant, Send: patternClaim{send}, Join: patternClaim{join}, RegisteredClaims: jwt.RegisteredClaims{
 		Subject: sub, ExpiresAt: jwt.NewNumericDate(now.Add(ttl)), IssuedAt: jwt.NewNumericDate(now),
 	}})
 	t.Header["kid"] = key.ID
-	return t.SignedString(k)
+	token, err := t.SignedString(k)
+	if err == nil && len(token) > wire.MaxToken {
+		return "", fmt.Errorf("token would be %d bytes long: at most %d fit a login; give fewer or shorter patterns", len(token), wire.MaxToken)
+	}
+	return token, err
 }

@@ -162,7 +162,7 @@ func FuzzVerify(f *testing.F) {
 		f.Fatal(err)
 	}
 	now := time.Unix(1_800_000_000, 0)
-	good, _ := signToken(key, "bob", "", now, time.Hour)
+	good, _ := signToken(key, "bob", "", nil, nil, now, time.Hour)
 	f.Add(good)
 	f.Add("a.b.c")
 	f.Fuzz(func(t *testing.T, token string) {

@@ -39,13 +39,15 @@ type Config struct {
 	KickTimeout      time.Duration // longest time spent on telling a closed session why, and on letting it read that. Default 1 s
 
 	MaxPayload   int // bytes of one message's payload. Default wire.MaxPayload (1 MiB); at most 64 MiB
-	QueueBytes   int // bytes of deliver frames waiting per session; the same again for answers. Default 256 KiB
+	QueueBytes   int // bytes of deliver frames waiting per session; for answers see answersAtMost. Default 256 KiB
 	MaxUnacked   int // messages per session that wait for the client's ack. Default 4096
 	MaxSessions  int // connections at once, logged in or not. Default 100,000
 	LoginBurst   int // connections admitted at once before LoginRate counts. Default 2 × LoginRate, at least 1
 	LoginRate    int // connections admitted per second on average. Default 0: no limit
 	DedupeWindow int // message ids remembered per sender instance and session. Default 64
 	DedupePeers  int // sender instances remembered per session. Default 1024
+
+	Limits Limiting // what clients and tenants may use. Default: no limits
 
 	DedupeAge time.Duration // a sender instance silent for this long is forgotten. Default 2 min
 
@@ -135,6 +137,9 @@ func (c *Config) validate() error {
 		if n.v < n.lo || n.v > n.hi {
 			return fmt.Errorf("gateway config: %s is %d: want %d to %d", n.name, n.v, n.lo, n.hi)
 		}
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	if c.Backend == nil {
 		return errors.New("gateway config: Backend is missing")

@@ -66,6 +66,10 @@ func touchedBy(items []item, n int) int {
 	return len(items)
 }
 
+// maxReadPast is how many bytes of a payload over the limit are read past at least, so that a message that is too large is
+// refused and its session goes on. On WebSocket it is twice the limit, for there the message is held in memory.
+const maxReadPast = 16 << 20
+
 // lingerBytes bounds what is read and thrown away from a client that goes on talking after it was told to leave.
 const lingerBytes = 1 << 20
 
@@ -86,6 +90,7 @@ func newTCPConn(raw net.Conn, conf *tls.Config, maxPayload int, in *atomic.Uint6
 		c.nc = tls.Server(raw, conf)
 	}
 	c.fr = wire.NewFrameReader(c, maxPayload)
+	c.fr.ReadPast(max(maxReadPast, 2*maxPayload))
 	return c
 }
 

@@ -74,7 +74,9 @@ func (c *wsConn) next(f *wire.Frame) error {
 		return err
 	}
 	if len(f.Payload) > c.most {
-		return fmt.Errorf("%w: payload of %d bytes, the limit is %d", wire.ErrTooLarge, len(f.Payload), c.most)
+		n := len(f.Payload)
+		f.Payload = nil
+		return wire.PastError(n, c.most)
 	}
 	return nil
 }

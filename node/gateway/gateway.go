@@ -24,6 +24,7 @@ type Gateway struct {
 	start   time.Time // of the gateway's own time, in which all deadlines are kept
 	wheel   *wheel
 	limiter *rate.Limiter // nil: no limit
+	tenants *tenants      // nil: no limits
 	refuses chan struct{} // slots for telling refused connections why
 
 	st       counters
@@ -45,6 +46,8 @@ type Gateway struct {
 	ws     net.Listener
 	srv    *http.Server
 
+	tenantsDue time.Duration // for the ticker's goroutine
+
 	parkMu sync.Mutex
 	parked map[*Session]struct{} // sessions whose deliver frames wait for the lease
 }
@@ -63,6 +66,9 @@ func New(cfg Config) (*Gateway, error) {
 		all: make(map[*Session]struct{}), parked: make(map[*Session]struct{}),
 	}
 	g.refusing.Store(uint32(wire.NoQuorum))
+	if !cfg.Limits.off() {
+		g.tenants = newTenants(cfg.Limits)
+	}
 	if cfg.LoginRate > 0 {
 		g.limiter = rate.NewLimiter(rate.Limit(cfg.LoginRate), cfg.LoginBurst)
 	}
@@ -201,6 +207,10 @@ func (g *Gateway) onTick() {
 	now := g.now()
 	g.coarse.Store(int64(now))
 	g.wheel.advance(now, (*Session).onTimer)
+	if g.tenants != nil && now >= g.tenantsDue {
+		g.tenantsDue = now + time.Second
+		g.tenants.second(int64(now))
+	}
 
 	g.parkMu.Lock()
 	waiting := make([]*Session, 0, len(g.parked))

@@ -32,6 +32,7 @@ func (s *Session) run() {
 	}
 	s.conn.close()
 	s.g.remove(s)
+	s.leaveTenant()
 	s.audit()
 	close(s.done)
 }
@@ -51,6 +52,12 @@ func (s *Session) serve() (wire.Code, string) {
 	var send wire.Frame // of send frames as they usually are
 	for {
 		got, err := s.conn.nextSend(&f, &send)
+		if errors.Is(err, wire.ErrReadPast) {
+			if why := s.oversized(got, err); why != nil {
+				return why.Code, why.Text
+			}
+			continue
+		}
 		if err != nil {
 			return readEnd(err)
 		}
@@ -64,6 +71,12 @@ func (s *Session) serve() (wire.Code, string) {
 				}
 			}
 			s.g.st.msgsIn.Add(1)
+			if s.crowded.Load() {
+				s.awaitRoom()
+			}
+			if s.meter != nil && !s.withinLimits(got) {
+				continue
+			}
 			s.g.cfg.Backend.Send(s, got)
 			continue
 		}
@@ -84,6 +97,9 @@ func (s *Session) handle(f *wire.Frame) (wire.Code, string) {
 	case wire.TypePing:
 		s.control(&wire.Frame{Type: wire.TypePong})
 	case wire.TypeJoin:
+		if s.meter != nil {
+			s.pace()
+		}
 		if f.Kind == wire.ToService {
 			s.g.cfg.Backend.Serve(s, strings.Clone(f.To), int(f.Count), f.ID)
 			break
@@ -96,6 +112,9 @@ func (s *Session) handle(f *wire.Frame) (wire.Code, string) {
 		}
 		s.g.cfg.Backend.Leave(s, strings.Clone(f.To), f.ID)
 	case wire.TypeWatch:
+		if s.meter != nil {
+			s.pace()
+		}
 		f = f.Clone()
 		s.g.cfg.Backend.Watch(s, f.IDs, f.To, f.ID)
 	case wire.TypeUnwatch:
@@ -190,7 +209,7 @@ func (s *Session) identify(f *wire.Frame) *wire.Error {
 	}
 	if s.g.cfg.DevMode {
 		s.client = wire.ClientID{Tenant: strings.Clone(f.Tenant), ID: strings.Clone(f.Client)}
-		return nil
+		return s.enterTenant()
 	}
 	client := strings.Clone(f.Client)
 	if fromToken {
@@ -209,11 +228,11 @@ func (s *Session) identify(f *wire.Frame) *wire.Error {
 	if f.Tenant != "" && f.Tenant != id.Client.Tenant {
 		return wire.Errorf(wire.BadToken, "the token is not for tenant %q", f.Tenant)
 	}
-	s.client = id.Client
+	s.client, s.grants = id.Client, id.Grants
 	s.mu.Lock()
 	s.tokenEnds = max(1, s.g.now()+id.Expires.Sub(now))
 	s.mu.Unlock()
-	return nil
+	return s.enterTenant()
 }
 
 // audit writes the session's line: one for a refused login (ok=false), one for the close of a session that was open. The

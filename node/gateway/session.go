@@ -31,13 +31,17 @@ type Session struct {
 	// Written once by the read goroutine before Backend.Login is called, read by others only after that.
 	client wire.ClientID
 	id     wire.SessionID
+	grants *Grants
+	tenant *tenant // nil: no limits are set
 
 	// Owned by the read goroutine.
 	loginCalled bool
 	attachment  any
 	loginGroups []string
+	meter       *meter // nil: no limits are set
 
-	heard atomic.Int64 // when the last frame arrived, on the gateway's coarse clock
+	crowded atomic.Bool  // many answers wait to be written
+	heard   atomic.Int64 // when the last frame arrived, on the gateway's coarse clock
 
 	fenced  chan struct{} // closed by the writer: no more deliver frames, receipts given
 	flushed chan struct{} // closed by the writer: last words said, it touches conn no more
@@ -52,6 +56,7 @@ type Session struct {
 	closing     bool
 	writing     bool // a writer goroutine exists; stays true once closing
 	held        bool // a Held will start one
+	welcomed    bool // the writer has written welcome
 	parked      bool // deliver frames wait for the lease
 	code        wire.Code
 	text        string
@@ -62,8 +67,9 @@ type Session struct {
 	writeBy     time.Time // the connection's write deadline as last set
 	writeSince  time.Time // when the write under way, or the last one, began
 	cancelLogin context.CancelCauseFunc
-	ctl         queue // everything but deliver frames
-	dlv         queue // deliver frames
+	ctl         queue         // everything but deliver frames
+	room        chan struct{} // the read goroutine waits for ctl to empty; nil: it does not
+	dlv         queue         // deliver frames
 	unacked     map[wire.MessageID]*pending
 	dedupe      dedupe
 }
@@ -214,7 +220,7 @@ func (s *Session) control(f *wire.Frame) bool {
 		s.mu.Unlock()
 		return false
 	}
-	if s.ctl.cost >= s.g.cfg.QueueBytes {
+	if s.ctl.cost >= answersAtMost*s.g.cfg.QueueBytes {
 		s.mu.Unlock()
 		s.Close(wire.SlowReader, "answers were not read in time")
 		return false
@@ -235,6 +241,7 @@ func (s *Session) controlLocked(f *wire.Frame) {
 	}
 	c.buf = b
 	s.ctl.added(c, before, nil, 0)
+	s.crowdedLocked()
 }
 
 // onTimer is called by the wheel. It does whatever is due and arms the next deadline.

@@ -57,6 +57,7 @@ func (s *Session) writeControl() {
 	s.g.st.bytesOut.Add(uint64(len(c.buf)))
 	s.mu.Lock()
 	s.ctl.cost -= c.cost()
+	s.crowdedLocked()
 	s.mu.Unlock()
 	c.release()
 	s.writeFailed(err)
@@ -76,7 +77,11 @@ func (s *Session) writeDeliver() bool {
 		goOn := s.writing
 		s.mu.Unlock()
 		return goOn
+	case !s.welcomed && !s.ctl.empty(): // welcome was queued since writeControl looked, and goes first
+		s.mu.Unlock()
+		return true
 	}
+	s.welcomed = true
 	s.mu.Unlock()
 	checked := s.g.journalNow()
 	left := s.g.cfg.Backend.LeaseLeft()

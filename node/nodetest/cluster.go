@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -204,12 +205,19 @@ func seedOf(t testing.TB) uint64 {
 	return seed
 }
 
-// freeAddr finds a port outside the range from which the kernel takes the ports of outgoing connections: one of a node that
-// is down must not be taken by a client meanwhile.
+// given are the ports that freeAddr has given out. It never gives one twice, for nobody may listen there yet.
+var given sync.Map
+
+// freeAddr finds a port outside the range from which the kernel takes the ports of outgoing connections, for one of a node that
+// is down must not be taken by a client meanwhile, and outside the one from which stories take theirs (20000 and up).
 func freeAddr(t testing.TB, network string) string {
 	t.Helper()
 	for range 200 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(22_000)))
+		port := 10_000 + rand.IntN(10_000)
+		if _, loaded := given.LoadOrStore(port, true); loaded {
+			continue
+		}
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		if network == "udp" {
 			if l, err := net.ListenPacket("udp", addr); err == nil {
 				_ = l.Close()

@@ -27,6 +27,7 @@ export type Reason =
   | "forbidden"
   | "accepted"
   | "not_owner"
+  | "rate_limited"
   | "joined"
   | "left"
   | "group_closed"

@@ -20,6 +20,7 @@ const table = [
   [10, "forbidden", "final"],
   [11, "accepted", "final"],
   [12, "not_owner", "retry-here"],
+  [13, "rate_limited", "retry-here"],
   [20, "joined", "final"],
   [21, "left", "final"],
   [22, "group_closed", "final"],

@@ -39,6 +39,16 @@ func newCollector(s Sources) *collector {
 	c.codes("imroute_closes_total", "Sessions of this node that ended, by reason.", "reason", s.Closes)
 	c.codes("imroute_nacks_total", "Messages of peers that this node refused, by reason.", "reason", s.Nacks)
 
+	if s.Drops != nil {
+		c.add(counter, "imroute_drops_total", "Messages, answers and connections of clients that this node did not take or did not write, by reason.", "reason",
+			func(emit func(float64, ...string)) {
+				for reason, v := range s.Drops() {
+					emit(v, reason)
+				}
+			})
+	}
+	c.value(counter, "imroute_held_up_total", "How often reading from a client waited until it had read its answers.", s.HeldUp)
+
 	if s.LaneQueueBytes != nil {
 		c.add(gauge, "imroute_lane_queue_bytes", "Bytes waiting to be sent to a peer or to be acknowledged by it.", "peer",
 			func(emit func(float64, ...string)) {

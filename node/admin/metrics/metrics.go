@@ -27,6 +27,9 @@ type Sources struct {
 	Closes        func() map[wire.Code]uint64 // closed sessions by reason
 	Nacks         func() map[wire.Code]uint64 // messages of peers that this node refused
 
+	Drops  func() map[string]float64 // what clients sent or should have got and was dropped, by reason
+	HeldUp func() float64            // times that a client was read no further until it had read its answers
+
 	LaneQueueBytes func() map[string]float64 // bytes that wait for a peer, by its name
 	PeersUp        func() float64            // peers with a data connection
 
