@@ -225,3 +225,26 @@ func TestVerifyUnderLoad(t *testing.T) {
 		c.routeGoes(nodes[i%3], fmt.Sprintf("u%d", i))
 	}
 }
+
+// A node that stops because its disk or its table cannot be trusted says so: nobody waits for its lease, which lasts longer here
+// than the test.
+func TestFailStopSaysDown(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three(func(cfg *Config) { cfg.Timings.Lease, cfg.Timings.Quiet = time.Minute, time.Minute })
+	leader := c.leader(n1, n2, n3)
+	failing := n2
+	if leader == n2 {
+		failing = n3
+	}
+	bob, alice := c.dial("bob", failing, leader), c.dial("alice", leader)
+	why := errors.New("the disk is gone")
+	failing.fatal(why)
+	if err := failing.Wait(); !errors.Is(err, why) {
+		t.Errorf("it stopped for %v", err)
+	}
+	c.stop(failing)
+	c.state(leader, failing.ID(), raftfsm.Down)
+	bob.sees("its new session", connectedElsewhere(failing))
+	alice.send("bob", "you are back", wire.AckOwner, wire.Delivered, patience)
+	bob.hears("you are back")
+}

@@ -89,6 +89,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.proposer.propose = n.leaderCall.propose
 	l.proposer.answered = l.answered
 	n.journal.write(journalLine{Event: "up", Incarnation: l.incarnation})
+	n.lastUp.Store(uint64(l.incarnation))
 	n.present.Store(l)
 	n.log.Info("up", "incarnation", uint64(r.Incarnation), "boot", uint64(boot), "index", r.Index)
 	l.wg.Go(func() {

@@ -57,6 +57,7 @@ type Node struct {
 	lease       leaseHolder
 	admission   admission
 	present     atomic.Pointer[life]
+	lastUp      atomic.Uint64 // the incarnation of the last life
 	drainIntent atomic.Bool
 	leaving     atomic.Bool
 	leaveAsked  atomic.Bool
@@ -336,17 +337,18 @@ func (n *Node) shutdown(why error) {
 	})
 }
 
-// sayDown ends the incarnation in the table, now that every session is closed: nobody has to wait for the lease. If nobody
-// hears it, the lease runs out as it would after a crash.
+// sayDown ends the last incarnation in the table, now that every session is closed: nobody has to wait for the lease. If nobody
+// hears it, the lease runs out as it would after a crash. A node that stops because it cannot be trusted says it as well, for
+// nobody has to trust it: it asks another node, the leader, to no longer count on it.
 func (n *Node) sayDown(ctx context.Context) {
-	l := n.present.Load()
-	if l == nil || n.leaderCall == nil {
+	last := wire.Incarnation(n.lastUp.Load())
+	if last == 0 || n.leaderCall == nil || errors.Is(context.Cause(n.ctx), errLeft) || errors.Is(context.Cause(n.ctx), errRemoved) {
 		return
 	}
 	n.lease.drop()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	cmd := &raftfsm.Command{Kind: raftfsm.KindNodeDown, Node: n.id, Incarnation: l.incarnation}
+	cmd := &raftfsm.Command{Kind: raftfsm.KindNodeDown, Node: n.id, Incarnation: last}
 	if _, err := n.leaderCall.propose(ctx, cmd); err != nil {
 		n.log.Info("nobody heard that this node stops; its lease will run out", "err", err)
 	}
