@@ -120,7 +120,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 40 + 2; n != want {
+	if want := 42 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }
