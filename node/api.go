@@ -370,9 +370,8 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 	case opDetail:
 		result = n.detail()
 	case opLeave:
-		if n.leaveAsked.CompareAndSwap(false, true) {
-			n.log.Info("audit", "event", "leave", "asked_at", n.nameOf(from))
-			n.leaveNow <- struct{}{} // never blocks: leaveAsked lets one in at a time
+		if err := n.askedToLeave(ctx, from); err != nil {
+			return nil, err
 		}
 	case opStopGrants:
 		var id wire.NodeID

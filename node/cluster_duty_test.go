@@ -248,3 +248,42 @@ func TestFailStopSaysDown(t *testing.T) {
 	alice.send("bob", "you are back", wire.AckOwner, wire.Delivered, patience)
 	bob.hears("you are back")
 }
+
+// A node that is restarted while it leaves goes on with that, unless somebody took it back.
+func TestLeaveGoesOn(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	asked := func(n *Node) {
+		t.Helper()
+		if _, err := (api{n1}).DrainNode(c.ctx, n.Name(), false); err != nil {
+			t.Fatal(err)
+		}
+		c.state(n, n.ID(), raftfsm.Up)
+		if err := n.dir.SetLeaving(true); err != nil { // as askedToLeave does
+			t.Fatal(err)
+		}
+		c.stop(n)
+	}
+	asked(n2)
+	if _, err := (api{n1}).DrainNode(c.ctx, "n2", true); err != nil {
+		t.Fatal(err)
+	}
+	n2 = c.start(c.config("n2"))
+	c.ready(n2)
+	c.dial("bob", n2)
+	if n2.dir.Leaving() {
+		t.Error("n2 would leave at the next drain")
+	}
+	asked(n3)
+	n3 = c.start(c.config("n3"))
+	if err := n3.Wait(); err != nil {
+		t.Errorf("n3 ended with %v", err)
+	}
+	c.stop(n3)
+	c.until("n3 is out", func() error {
+		if nodes := n1.fsm.Nodes(); len(nodes) != 2 {
+			return fmt.Errorf("%d nodes", len(nodes))
+		}
+		return nil
+	})
+}

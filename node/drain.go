@@ -94,6 +94,50 @@ func (n *Node) emptySessions(ctx context.Context) {
 	}
 }
 
+// askedToLeave has the node leave, and go on with that after a restart: the drain is agreed and the order on the disk when it
+// returns.
+func (n *Node) askedToLeave(ctx context.Context, by wire.NodeID) error {
+	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: n.id})
+	if err = firstError(err, r.Err()); err != nil {
+		return err
+	}
+	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
+		return err
+	}
+	if err := n.dir.SetLeaving(true); err != nil {
+		return n.fail(fmt.Errorf("remembering that this node leaves: %w", err))
+	}
+	if n.leaveAsked.CompareAndSwap(false, true) {
+		n.log.Info("audit", "event", "leave", "asked_at", n.nameOf(by))
+		n.leaveNow <- struct{}{} // never blocks: leaveAsked lets one in at a time
+	}
+	return nil
+}
+
+// resumeLeaving goes on with what a former process was asked to do, unless the drain was cancelled meanwhile. The table holds
+// this start, so it holds whatever was agreed before.
+func (n *Node) resumeLeaving() error {
+	if !n.dir.Leaving() || !n.leaveAsked.CompareAndSwap(false, true) {
+		return nil
+	}
+	if !n.draining() {
+		n.leaveAsked.Store(false)
+		return n.dir.SetLeaving(false)
+	}
+	n.log.Info("this node was asked to leave before it was restarted, and goes on with that", "hint", "`imctl node drain --cancel` takes it back")
+	n.leaveNow <- struct{}{}
+	return nil
+}
+
+// draining is what this node's table says.
+func (n *Node) draining() bool {
+	node, ok := n.fsm.Node(n.id)
+	return ok && node.Drain
+}
+
+// errStays ends a leave that was taken back.
+var errStays = errors.New("the drain was cancelled, so this node stays")
+
 // runLeave leaves when an operator asks for it, until ctx ends.
 func (n *Node) runLeave(ctx context.Context) error {
 	for {
@@ -102,31 +146,44 @@ func (n *Node) runLeave(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		switch err := n.leave(ctx); {
-		case err == nil:
+		err := n.leave(ctx)
+		if err == nil {
 			// Agreed. The others may cut this node off before its own table has applied that, so it does not wait for it.
 			return n.endWith(errRemoved)
-		case ctx.Err() == nil:
-			n.leaving.Store(false)
+		}
+		if ctx.Err() != nil {
+			return nil // the next process goes on with it
+		}
+		n.leaving.Store(false)
+		if errors.Is(err, errStays) {
+			n.log.Info(err.Error())
+		} else {
 			n.log.Error("leaving failed; ask again", "err", err)
+		}
+		if err := n.dir.SetLeaving(false); err != nil {
+			return n.fail(fmt.Errorf("forgetting that this node leaves: %w", err))
 		}
 		n.leaveAsked.Store(false)
 	}
 }
 
-// leave empties this node, hands leadership over and takes it out of the cluster; then the node ends without an error.
+// leave empties this node, hands leadership over and takes it out of the cluster; then the node ends without an error. Until it
+// has stepped back as a voter, a cancelled drain ends it with errStays.
 func (n *Node) leave(ctx context.Context) error {
 	n.log.Info("leaving the cluster")
-	if r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: n.id}); err != nil || r.Err() != nil {
-		return fmt.Errorf("drain: %w", firstError(err, r.Err()))
-	}
-	for deadline := now() + drainSpread + drainGrace + 5*time.Second; n.gateway.Count() > 0 && now() < deadline; {
+	for deadline := now() + drainSpread + drainGrace + 5*time.Second; n.gateway.Count() > 0 && now() < deadline && n.draining(); {
 		if !sleep(ctx, 50*time.Millisecond) {
 			return context.Cause(ctx)
 		}
 	}
+	if !n.draining() {
+		return errStays
+	}
 	n.gateway.CloseAll(wire.Draining)
 	for n.store.IsLeader() {
+		if !n.draining() {
+			return errStays
+		}
 		if config, _, err := n.store.Members(); err == nil && countVoters(config) == 1 {
 			if err := n.promoteSuccessor(ctx); err != nil {
 				return err

@@ -59,14 +59,20 @@ func (d *Dir) SetSecret(s Secret, content []byte) error {
 }
 
 // RemoveSecret deletes a secret, say the CA's key on a node that is no longer a voter; nothing if it is not there.
-func (d *Dir) RemoveSecret(s Secret) error {
+func (d *Dir) RemoveSecret(s Secret) error { return d.remove(filepath.FromSlash(string(s))) }
+
+// remove deletes a file of the folder, if it is there.
+func (d *Dir) remove(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.lockedLocked(); err != nil {
 		return err
 	}
-	path := d.SecretPath(s)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	path := filepath.Join(d.path, name)
+	switch err := os.Remove(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
 		return err
 	}
 	return syncDir(filepath.Dir(path))
