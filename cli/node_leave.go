@@ -23,7 +23,8 @@ func newNodeLeaveCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "leave [NODE]", Short: "Make a node drain, leave the cluster and end",
 		Long: "Leave empties a node of its clients, hands leadership over if it leads, takes it out of the cluster\n" +
-			"and ends its process. Any node can leave, the leader and the founder included. Without NODE it is the\nnode that --addr names.",
+			"and ends its process. Any node can leave, the leader and the founder included. Without NODE it is the\nnode that --addr names.\n\n" +
+			"A node that is restarted in the middle goes on with it; \"imctl node drain NODE --cancel\" takes it back.",
 		Args: args(0, "NODE"), ValidArgsFunction: a.completeNodes(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("timeout") {
