@@ -370,7 +370,7 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 	case opDetail:
 		result = n.detail()
 	case opLeave:
-		if err := n.askedToLeave(ctx, from); err != nil {
+		if err := n.askedToLeave(from); err != nil {
 			return nil, err
 		}
 	case opStopGrants:

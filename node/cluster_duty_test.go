@@ -10,6 +10,7 @@ import (
 
 	"imroute/mesh/wire"
 	"imroute/node/admin"
+	"imroute/node/datadir"
 	"imroute/raftfsm"
 )
 
@@ -259,7 +260,7 @@ func TestLeaveGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.state(n, n.ID(), raftfsm.Up)
-		if err := n.dir.SetLeaving(true); err != nil { // as askedToLeave does
+		if err := n.dir.SetLeaving(datadir.DrainAgreed); err != nil { // as leave does
 			t.Fatal(err)
 		}
 		c.stop(n)
@@ -271,10 +272,13 @@ func TestLeaveGoesOn(t *testing.T) {
 	n2 = c.start(c.config("n2"))
 	c.ready(n2)
 	c.dial("bob", n2)
-	if n2.dir.Leaving() {
-		t.Error("n2 would leave at the next drain")
+	if was, err := n2.dir.Leaving(); was != datadir.Stays || err != nil {
+		t.Errorf("n2 would leave at the next drain: %s, %v", was, err)
 	}
-	asked(n3)
+	if err := n3.dir.SetLeaving(datadir.AskedLeave); err != nil { // it ends before anybody agrees on its drain
+		t.Fatal(err)
+	}
+	c.stop(n3)
 	n3 = c.start(c.config("n3"))
 	if err := n3.Wait(); err != nil {
 		t.Errorf("n3 ended with %v", err)

@@ -9,6 +9,7 @@ import (
 
 	"imroute/mesh"
 	"imroute/mesh/wire"
+	"imroute/node/datadir"
 	"imroute/node/gateway"
 	"imroute/raftfsm"
 )
@@ -94,35 +95,29 @@ func (n *Node) emptySessions(ctx context.Context) {
 	}
 }
 
-// askedToLeave has the node leave, and go on with that after a restart: the drain is agreed and the order on the disk when it
-// returns.
-func (n *Node) askedToLeave(ctx context.Context, by wire.NodeID) error {
-	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: n.id})
-	if err = firstError(err, r.Err()); err != nil {
-		return err
+// askedToLeave has the node leave, and go on with that after a restart.
+func (n *Node) askedToLeave(by wire.NodeID) error {
+	if !n.leaveAsked.CompareAndSwap(false, true) {
+		return nil
 	}
-	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
-		return err
-	}
-	if err := n.dir.SetLeaving(true); err != nil {
+	n.log.Info("audit", "event", "leave", "asked_at", n.nameOf(by))
+	if err := n.dir.SetLeaving(datadir.AskedLeave); err != nil {
 		return n.fail(fmt.Errorf("remembering that this node leaves: %w", err))
 	}
-	if n.leaveAsked.CompareAndSwap(false, true) {
-		n.log.Info("audit", "event", "leave", "asked_at", n.nameOf(by))
-		n.leaveNow <- struct{}{} // never blocks: leaveAsked lets one in at a time
-	}
+	n.leaveNow <- struct{}{} // never blocks: leaveAsked lets one in at a time
 	return nil
 }
 
 // resumeLeaving goes on with what a former process was asked to do, unless the drain was cancelled meanwhile. The table holds
 // this start, so it holds whatever was agreed before.
 func (n *Node) resumeLeaving() error {
-	if !n.dir.Leaving() || !n.leaveAsked.CompareAndSwap(false, true) {
-		return nil
+	was, err := n.dir.Leaving()
+	if err != nil || was == datadir.Stays || !n.leaveAsked.CompareAndSwap(false, true) {
+		return err
 	}
-	if !n.draining() {
+	if was == datadir.DrainAgreed && !n.draining() {
 		n.leaveAsked.Store(false)
-		return n.dir.SetLeaving(false)
+		return n.dir.SetLeaving(datadir.Stays)
 	}
 	n.log.Info("this node was asked to leave before it was restarted, and goes on with that", "hint", "`imctl node drain --cancel` takes it back")
 	n.leaveNow <- struct{}{}
@@ -160,7 +155,7 @@ func (n *Node) runLeave(ctx context.Context) error {
 		} else {
 			n.log.Error("leaving failed; ask again", "err", err)
 		}
-		if err := n.dir.SetLeaving(false); err != nil {
+		if err := n.dir.SetLeaving(datadir.Stays); err != nil {
 			return n.fail(fmt.Errorf("forgetting that this node leaves: %w", err))
 		}
 		n.leaveAsked.Store(false)
@@ -171,6 +166,16 @@ func (n *Node) runLeave(ctx context.Context) error {
 // has stepped back as a voter, a cancelled drain ends it with errStays.
 func (n *Node) leave(ctx context.Context) error {
 	n.log.Info("leaving the cluster")
+	r, err := n.leaderCall.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeDrain, Node: n.id})
+	if err = firstError(err, r.Err()); err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
+		return err
+	}
+	if err := n.dir.SetLeaving(datadir.DrainAgreed); err != nil {
+		return n.fail(fmt.Errorf("remembering that this node leaves: %w", err))
+	}
 	for deadline := now() + drainSpread + drainGrace + 5*time.Second; n.gateway.Count() > 0 && now() < deadline && n.draining(); {
 		if !sleep(ctx, 50*time.Millisecond) {
 			return context.Cause(ctx)

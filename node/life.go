@@ -101,7 +101,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	l.wg.Go(func() { l.topics.run(l.ctx) })
 	l.wg.Go(func() { l.keepInStep() })
 	if err := n.resumeLeaving(); err != nil {
-		l.end(n.fail(fmt.Errorf("forgetting that this node was to leave: %w", err)))
+		l.end(n.fail(fmt.Errorf("whether this node is to leave: %w", err)))
 	}
 	<-l.ctx.Done()
 	why := context.Cause(l.ctx)
