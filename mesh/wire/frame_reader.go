@@ -7,14 +7,6 @@ import (
 	"io"
 )
 
-// ReadWaiter is an io.Reader that can wait for bytes without taking any, so that an idle connection needs no buffer at all.
-// A connection that does not have it is waited for by reading a few bytes into the FrameReader itself.
-type ReadWaiter interface {
-	io.Reader
-	// WaitReadable returns nil once a Read would not block (also because it would fail), or the error that ended the wait.
-	WaitReadable() error
-}
-
 // Sizes of a FrameReader's buffer in bytes.
 const (
 	DefaultReadBuffer = 16 << 10
@@ -27,7 +19,7 @@ const (
 // one goroutine at a time.
 type FrameReader struct {
 	r       io.Reader
-	wait    ReadWaiter // r, if it can
+	lazy    LazyReader // r, if it is one
 	maxBody int
 	past    int // bytes of a frame over maxBody that is read past by NextSend; 0: none is
 	bufSize int
@@ -38,13 +30,13 @@ type FrameReader struct {
 	err        error // sticky
 }
 
-// NewFrameReader reads from r frames whose payload has at most maxPayload bytes (0 means MaxPayload).
+// NewFrameReader reads from r, lazily if it can, frames whose payload has at most maxPayload bytes (0 means MaxPayload).
 func NewFrameReader(r io.Reader, maxPayload int) *FrameReader {
 	if maxPayload <= 0 {
 		maxPayload = MaxPayload
 	}
-	w, _ := r.(ReadWaiter)
-	return &FrameReader{r: r, wait: w, maxBody: MaxHeader + maxPayload, bufSize: DefaultReadBuffer}
+	lazy, _ := r.(LazyReader)
+	return &FrameReader{r: r, lazy: lazy, maxBody: MaxHeader + maxPayload, bufSize: DefaultReadBuffer}
 }
 
 // Buffered says how many bytes were received but not yet returned as frames: more than none means that Next may well
@@ -195,22 +187,21 @@ func (fr *FrameReader) length() (int, error) {
 func (fr *FrameReader) fill() error {
 	if fr.Buffered() == 0 {
 		fr.Close() // the last frame is done with: wait without a buffer
-		n := 0
-		if fr.wait != nil {
-			if err := fr.wait.WaitReadable(); err != nil {
+		if fr.lazy != nil {
+			buf, n, err := fr.lazy.ReadLazily(fr.bufSize)
+			if err != nil {
 				return err
 			}
-		} else {
-			var err error
-			if n, err = fr.r.Read(fr.first[:]); n == 0 {
-				return noProgress(err)
-			}
+			fr.buf, fr.start, fr.end = buf, 0, n
+			return nil
+		}
+		n, err := fr.r.Read(fr.first[:])
+		if n == 0 {
+			return noProgress(err)
 		}
 		fr.buf = GetBuffer(fr.bufSize)
 		fr.end = copy(fr.buf.B, fr.first[:n])
-		if n > 0 {
-			return nil
-		}
+		return nil
 	}
 	fr.room()
 	n, err := fr.r.Read(fr.buf.B[fr.end:])

@@ -47,7 +47,7 @@ func TestFrameReader(t *testing.T) {
 		"whole":         bytes.NewReader(all),
 		"half":          iotest.HalfReader(bytes.NewReader(all)),
 		"with EOF":      iotest.DataErrReader(bytes.NewReader(all)),
-		"waiter":        waiter{bytes.NewReader(all)},
+		"lazy":          lazy{bytes.NewReader(all)},
 	} {
 		fr := NewFrameReader(r, 0)
 		for i := range want {
@@ -68,9 +68,17 @@ func TestFrameReader(t *testing.T) {
 	}
 }
 
-type waiter struct{ io.Reader }
+type lazy struct{ io.Reader }
 
-func (waiter) WaitReadable() error { return nil }
+func (l lazy) ReadLazily(size int) (*Buffer, int, error) {
+	b := GetBuffer(size)
+	n, err := l.Read(b.B)
+	if n > 0 {
+		return b, n, nil
+	}
+	b.Release()
+	return nil, 0, err
+}
 
 func TestFrameReaderRefuses(t *testing.T) {
 	ping := AppendFrame(nil, &Frame{Type: TypePing})

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -38,16 +39,21 @@ func dial(ctx context.Context, cfg *Config, a address, heard *atomic.Int64, now 
 	if err != nil {
 		return nil, err
 	}
-	t := &tcpTransport{raw: conn, conn: &heardConn{Conn: conn, heard: heard, now: now}}
+	under := &heardConn{Conn: conn, heard: heard, now: now}
+	t := &tcpTransport{raw: conn, conn: under}
+	var from io.Reader = under
+	if lazy := wire.NewLazyConn(conn); lazy != nil && a.scheme != "tls" {
+		from = lazyConn{under, lazy}
+	}
 	if a.scheme == "tls" {
 		sec := tls.Client(t.conn, tlsConfig(cfg.TLS, a))
 		if err := sec.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
 		}
-		t.conn = sec
+		t.conn, from = sec, sec
 	}
-	t.frames = wire.NewFrameReader(t.conn, maxReceive)
+	t.frames = wire.NewFrameReader(from, maxReceive)
 	return t, nil
 }
 
@@ -75,6 +81,20 @@ func (c *heardConn) Read(b []byte) (int, error) {
 		c.heard.Store(c.now())
 	}
 	return n, err
+}
+
+// lazyConn needs no buffer while nothing comes.
+type lazyConn struct {
+	*heardConn
+	lazy *wire.LazyConn
+}
+
+func (c lazyConn) ReadLazily(size int) (*wire.Buffer, int, error) {
+	b, n, err := c.lazy.ReadLazily(size)
+	if n > 0 {
+		c.heard.Store(c.now())
+	}
+	return b, n, err
 }
 
 type tcpTransport struct {

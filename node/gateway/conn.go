@@ -89,21 +89,47 @@ func newTCPConn(raw net.Conn, conf *tls.Config, maxPayload int, in *atomic.Uint6
 	if conf != nil {
 		c.nc = tls.Server(raw, conf)
 	}
-	c.fr = wire.NewFrameReader(c, maxPayload)
+	c.fr = wire.NewFrameReader(c.reader(), maxPayload)
 	c.fr.ReadPast(max(maxReadPast, 2*maxPayload))
+	return c
+}
+
+// reader is what the frame reader reads from.
+func (c *tcpConn) reader() io.Reader {
+	if c.nc == c.raw {
+		if lazy := wire.NewLazyConn(c.raw); lazy != nil {
+			return lazyTCP{c, lazy}
+		}
+	}
 	return c
 }
 
 // Read is for the frame reader.
 func (c *tcpConn) Read(b []byte) (int, error) {
 	n, err := c.nc.Read(b)
+	c.read(n)
+	return n, err
+}
+
+func (c *tcpConn) read(n int) {
 	if n > 0 {
 		c.in.Add(uint64(n))
 		if !c.heard.Load() {
 			c.heard.Store(true)
 		}
 	}
-	return n, err
+}
+
+// lazyTCP needs no buffer while nothing comes.
+type lazyTCP struct {
+	*tcpConn
+	lazy *wire.LazyConn
+}
+
+func (c lazyTCP) ReadLazily(size int) (*wire.Buffer, int, error) {
+	b, n, err := c.lazy.ReadLazily(size)
+	c.read(n)
+	return b, n, err
 }
 
 func (c *tcpConn) next(f *wire.Frame) error { return c.fr.Next(f) }
