@@ -38,7 +38,7 @@ const (
 	TypeWelcome Type = 2  // epoch, instance (under which recipients see this client's messages), node, idle_ms, max_payload, addrs
 	TypeWaiting Type = 3  // timeout_ms: the former owner is being fenced; this is the longest it can take
 	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms], [re, re_instance, [fault]: the answer to a request] · payload
-	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: client = answer with ack], [kind, to: if it was sent to many or a service], [timeout_ms], [re, re_instance, fault] · payload
+	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: what its sender asked for; client = answer with ack], [kind, to: if it was sent to many or a service], [timeout_ms], [re, re_instance, fault] · payload
 	TypeAck     Type = 6  // instance, id of a deliver
 	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached], [retry_ms]
 	TypePing    Type = 8  // nothing

@@ -58,19 +58,18 @@ func AppendFrameHeader(dst []byte, f *Frame) []byte {
 // it runs once for each message.
 func AppendDeliver(dst []byte, m *Forward, epoch Epoch) []byte {
 	start := len(dst)
-	client := m.Ack == AckClient
 	if m.Kind != ToClient || m.Re != 0 {
 		f := DeliverFrame(m, epoch)
 		return AppendFrame(dst, &f)
 	}
 	dst = append(dst, 0, 0, 0, 0)
-	dst = appendHead(dst, majorMap, 1+present(m.From != "")+present(m.Counter != 0)+present(m.Instance != 0)+present(client)+present(epoch != 0))
+	dst = appendHead(dst, majorMap, 1+present(m.From != "")+present(m.Counter != 0)+present(m.Instance != 0)+present(m.Ack != AckNone)+present(epoch != 0))
 	dst = append(dst, 0, byte(TypeDeliver))
 	dst = appendText(dst, 3, m.From)
 	dst = appendUint(dst, 4, m.Counter)
 	dst = appendUint(dst, 5, m.Instance)
-	if client {
-		dst = append(dst, 7, byte(AckClient))
+	if m.Ack != AckNone {
+		dst = append(dst, 7, byte(m.Ack))
 	}
 	dst = appendUint(dst, 10, uint64(epoch))
 	dst = append(dst, m.Payload...)
@@ -80,10 +79,7 @@ func AppendDeliver(dst []byte, m *Forward, epoch Epoch) []byte {
 
 // DeliverFrame is the deliver frame that m's recipient gets under epoch. It shares memory with m.
 func DeliverFrame(m *Forward, epoch Epoch) Frame {
-	f := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Re: m.Re, ReInstance: m.ReInstance, Fault: m.Fault, Payload: m.Payload}
-	if m.Ack == AckClient {
-		f.Ack = AckClient
-	}
+	f := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Ack: m.Ack, Re: m.Re, ReInstance: m.ReInstance, Fault: m.Fault, Payload: m.Payload}
 	if m.Kind != ToClient {
 		f.Kind, f.To = m.Kind, m.To
 	}

@@ -59,10 +59,7 @@ func FuzzDecodeSend(f *testing.F) {
 }
 
 func checkAppendDeliver(t *testing.T, m *Forward, epoch Epoch) {
-	want := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Payload: m.Payload}
-	if m.Ack == AckClient {
-		want.Ack = AckClient
-	}
+	want := Frame{Type: TypeDeliver, From: m.From, Instance: m.Instance, ID: m.Counter, Epoch: epoch, Ack: m.Ack, Payload: m.Payload}
 	got := AppendDeliver([]byte("x"), m, epoch)
 	if b := AppendFrame([]byte("x"), &want); !bytes.Equal(got, b) {
 		t.Fatalf("%+v: %x, want %x", m, got, b)

@@ -17,9 +17,10 @@ type dedupe struct {
 	lastFrom   uint64
 }
 
-// seenIDs holds rising message counters. It may hold up to twice dedupeIDs before the lower half goes.
+// seenIDs is what is known of one sender.
 type seenIDs struct {
-	ids   []uint64
+	last  uint64              // the highest counter
+	ids   []uint64            // of messages with an acknowledgement, rising; up to twice dedupeIDs before the lower half goes
 	acked map[uint64]struct{} // nil until a message asks for it
 }
 
@@ -44,9 +45,21 @@ func (d *dedupe) sender(instance uint64) *seenIDs {
 	return s
 }
 
-// add reports whether a message is new, and if not whether it was acknowledged.
+// pass reports whether a message without acknowledgement is new. Its sender does not repeat it, and one that comes behind a
+// later one is out of order, so the highest counter decides and takes no room.
+func (d *dedupe) pass(instance, counter uint64) bool {
+	s := d.sender(instance)
+	if counter <= s.last {
+		return false
+	}
+	s.last = counter
+	return true
+}
+
+// add reports whether a message with acknowledgement is new, and if not whether it was acknowledged.
 func (d *dedupe) add(instance, counter uint64) (fresh, acked bool) {
 	s := d.sender(instance)
+	s.last = max(s.last, counter)
 	i := len(s.ids)
 	if i > 0 && counter <= s.ids[i-1] {
 		var found bool

@@ -12,7 +12,7 @@
 //     A message keeps its id for ever. If the connection breaks before the answer came, it is sent again under the same id
 //     and in the same order, so that a cluster that took it before answers as it did then.
 //   - Messages arrive in the order in which the cluster delivered them. One that this Client saw in an earlier session is
-//     dropped (within the last [dedupeIDs] ids per sender), and so is one whose epoch is below the highest epoch seen.
+//     dropped (with an acknowledgement: within the last [dedupeIDs] ids per sender), and so is one whose epoch is below the highest epoch seen.
 //   - Memory is bounded: see Config.QueueBytes, MaxInFlight and ReceiveBuffer. If the application does not read, the Client
 //     stops reading the connection, and the cluster closes it as a slow reader; nothing grows.
 //   - After Close returned nil no goroutine of the Client is left.

@@ -71,13 +71,19 @@ const (
 )
 
 // admit checks the fence and the ids without taking anything in.
-func (q *inbox) admit(epoch wire.Epoch, id wire.MessageID) verdict {
+func (q *inbox) admit(epoch wire.Epoch, id wire.MessageID, ack wire.AckMode) verdict {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if epoch < q.epoch {
 		return stale
 	}
 	q.epoch = epoch
+	if ack == wire.AckNone {
+		if q.seen.pass(id.Instance, id.Counter) {
+			return taken
+		}
+		return duplicate
+	}
 	switch fresh, done := q.seen.add(id.Instance, id.Counter); {
 	case fresh:
 		return taken

@@ -293,6 +293,30 @@ func TestDedupeAgainstModel(t *testing.T) {
 	}
 }
 
+// Messages without acknowledgement take no room and never come twice, nor behind a later one.
+func TestDedupeOneWay(t *testing.T) {
+	var d dedupe
+	for id := range uint64(10 * dedupeIDs) {
+		if !d.pass(1, 2*id+1) {
+			t.Fatalf("%d was refused", 2*id+1)
+		}
+		for _, again := range []uint64{2*id + 1, 2 * id} {
+			if d.pass(1, again) {
+				t.Fatalf("%d passed behind %d", again, 2*id+1)
+			}
+		}
+	}
+	if s := d.sender(1); s.ids != nil {
+		t.Errorf("%d ids", len(s.ids))
+	}
+	if fresh, _ := d.add(1, 7); !fresh {
+		t.Error("one that its sender wants acknowledged may come late: losing it would be worse")
+	}
+	if fresh, _ := d.add(1, 30*dedupeIDs); !fresh || d.pass(1, 30*dedupeIDs-1) {
+		t.Error("an acknowledged one counts for those behind it")
+	}
+}
+
 func TestDedupeIsBounded(t *testing.T) {
 	var d dedupe
 	for from := range uint64(5 * dedupeSenders) {

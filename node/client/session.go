@@ -267,7 +267,7 @@ func (s *session) deliver(f *wire.Frame) *ending {
 	default:
 	}
 	id := wire.MessageID{Instance: f.Instance, Counter: f.ID}
-	switch s.c.in.admit(f.Epoch, id) {
+	switch s.c.in.admit(f.Epoch, id, f.Ack) {
 	case stale:
 		s.c.log.Debug("dropped a message of a past epoch", "id", id, "epoch", uint64(f.Epoch))
 		return nil

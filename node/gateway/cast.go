@@ -19,10 +19,7 @@ type Cast struct {
 // NewCast copies m, payload included; that is the only copy until sessions write it. to (nil for AckNone) hears Receipt(ref, code)
 // once for each session that accepts it, as with Session.Deliver.
 func (g *Gateway) NewCast(m *wire.Forward, ref uint64, to Receipt) *Cast {
-	f := wire.Frame{From: m.From, To: m.To, Kind: m.Kind, Instance: m.Instance, ID: m.Counter, Payload: m.Payload}
-	if m.Ack == wire.AckClient {
-		f.Ack = wire.AckClient
-	}
+	f := wire.Frame{From: m.From, To: m.To, Kind: m.Kind, Instance: m.Instance, ID: m.Counter, Ack: m.Ack, Payload: m.Payload}
 	c := &Cast{frame: wire.NewShared(&f), ack: m.Ack, ref: ref, to: to}
 	if m.LeftMS > 0 {
 		c.expires = g.now() + time.Duration(m.LeftMS)*time.Millisecond
