@@ -3,6 +3,7 @@ package nodetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -303,6 +305,10 @@ func (s *simulation) awaitWhole() {
 			if r, err := s.c.Nodes[i].admin.Ready(ctx); err != nil {
 				return err
 			} else if !r.Ready {
+				if !n.asked() && slices.Contains(r.Reasons, "draining") { // its drain could not be cancelled while faults lasted
+					_, err := s.c.Nodes[i].admin.Drain(ctx, n.name, true)
+					return errors.Join(err, fmt.Errorf("%s was draining", n.name))
+				}
 				return fmt.Errorf("%s is not ready: %s", n.name, strings.Join(r.Reasons, ", "))
 			}
 		}
