@@ -27,18 +27,19 @@ type Context struct {
 	used bool // once: the second message defines
 }
 
-// definition is a slot of the sender.
+// definition is what each message looks at of a sender's slot. What the slot stands for lies apart, or the slots in use would not
+// fit into the cache.
 type definition struct {
 	id   uint64 // 0: free
 	last uint64 // newest message that used it
-	m    wire.Forward
 }
 
 // definitions are the sender's slots. Guarded by Session.mu.
 type definitions struct {
-	slots []definition
-	hand  int
-	ids   uint64
+	slots   []definition
+	commons []wire.Forward // by slot
+	hand    int
+	ids     uint64
 }
 
 // place says how a message with context c is to be written. n is its sequence number, acked what the peer acknowledged.
@@ -62,7 +63,7 @@ func (d *definitions) place(s *Session, c *Context, m *wire.Forward, n, acked ui
 		return kindMessage, 0
 	}
 	d.ids++
-	d.slots[at] = definition{id: d.ids, last: n, m: common(m)}
+	d.slots[at], d.commons[at] = definition{id: d.ids, last: n}, common(m)
 	c.slot, c.id = uint16(at), d.ids
 	return kindDefine, c.slot
 }
@@ -70,7 +71,7 @@ func (d *definitions) place(s *Session, c *Context, m *wire.Forward, n, acked ui
 // free finds a slot that may be given away: acknowledged, and not used for as many messages as there are slots.
 func (d *definitions) free(n, acked uint64) (int, bool) {
 	if len(d.slots) < contextSlots {
-		d.slots = append(d.slots, definition{})
+		d.slots, d.commons = append(d.slots, definition{}), append(d.commons, wire.Forward{})
 		return len(d.slots) - 1, true
 	}
 	for range 4 {
@@ -210,5 +211,5 @@ func (d *definitions) decodeKept(kind byte, body []byte, m *wire.Forward) error 
 	case kindDefine:
 		return wire.DecodeForward(body[2:], m)
 	}
-	return readShort(body, &d.slots[binary.BigEndian.Uint16(body)].m, m)
+	return readShort(body, &d.commons[binary.BigEndian.Uint16(body)], m)
 }
