@@ -19,9 +19,10 @@ type dedupe struct {
 
 // seenIDs is what is known of one sender.
 type seenIDs struct {
-	last  uint64              // the highest counter
-	ids   []uint64            // of messages with an acknowledgement, rising; up to twice dedupeIDs before the lower half goes
-	acked map[uint64]struct{} // nil until a message asks for it
+	top    uint64              // the highest counter
+	passed uint64              // the highest one of a message without acknowledgement
+	ids    []uint64            // of messages with one, rising; up to twice dedupeIDs before the lower half goes
+	acked  map[uint64]struct{} // nil until a message asks for it
 }
 
 func (d *dedupe) sender(instance uint64) *seenIDs {
@@ -45,21 +46,27 @@ func (d *dedupe) sender(instance uint64) *seenIDs {
 	return s
 }
 
-// pass reports whether a message without acknowledgement is new. Its sender does not repeat it, and one that comes behind a
-// later one is out of order, so the highest counter decides and takes no room.
+// pass reports whether a message that came without acknowledgement is new. One that comes behind a later one is either not, or
+// out of order, so the highest counter decides and takes no room.
 func (d *dedupe) pass(instance, counter uint64) bool {
 	s := d.sender(instance)
-	if counter <= s.last {
+	if counter <= s.top {
 		return false
 	}
-	s.last = counter
+	s.top, s.passed = counter, counter
 	return true
 }
 
-// add reports whether a message with acknowledgement is new, and if not whether it was acknowledged.
+// add reports whether a message that came with acknowledgement is new, and if not whether it was acknowledged. A node that does
+// not know what became of one without asks for an acknowledgement when it sends it again, so what was passed counts here, too.
 func (d *dedupe) add(instance, counter uint64) (fresh, acked bool) {
 	s := d.sender(instance)
-	s.last = max(s.last, counter)
+	if counter <= s.passed {
+		_, found := slices.BinarySearch(s.ids, counter)
+		_, acked = s.acked[counter]
+		return false, found && acked
+	}
+	s.top = max(s.top, counter)
 	i := len(s.ids)
 	if i > 0 && counter <= s.ids[i-1] {
 		var found bool
