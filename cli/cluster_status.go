@@ -43,6 +43,7 @@ func (a *app) runClusterStatus(ctx context.Context) error {
 		f.add("generation", s.Generation)
 		f.add("feature level", levelText(s))
 		f.add("duplicate logins", s.Settings.DuplicateLogin)
+		f.add("one per class", yesNo(s.Settings.OnePerClass))
 		f.add("target voters", s.Settings.TargetVoters)
 		if err := f.write(a.io.Out); err != nil {
 			return err

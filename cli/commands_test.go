@@ -85,7 +85,7 @@ func answers() map[string]any {
 		"POST /v1/routes/bob/kick":   admin.KickResult{Client: "bob", Node: "n1", Epoch: 17},
 		"POST /v1/client-tokens":     admin.ClientToken{Client: "bob", Token: "ey.J.x", Expires: expires},
 		"GET /v1/services":           admin.ServicePage{Services: []admin.ServiceRow{{Service: "clock", Nodes: []string{"n1", "n3"}, Instances: 3, Open: 1}}, Errors: []admin.NodeError{{Node: "n2", Error: "no answer"}}},
-		"GET /v1/presence/count":     admin.PresenceCount{Clients: 3, Users: 2, Nodes: []admin.PresenceNode{{Node: "n1", Clients: 1, Users: 1}, {Node: "n2", Clients: 2, Users: 1}}, Index: 121, Errors: []admin.NodeError{}},
+		"GET /v1/presence/count":     admin.PresenceCount{Clients: 3, Users: 2, Nodes: []admin.PresenceNode{{Node: "n1", Clients: 1, Users: 1}, {Node: "n2", Clients: 2, Users: 1}}, Index: 121},
 		"GET /v1/version":            admin.VersionInfo{Version: "v1", Node: "n1", Go: "go1", OS: "linux", Arch: "amd64", ProtocolVersion: 1},
 		"DELETE /v1/nodes/ignored":   map[string]string{},
 		"POST /v1/nodes/never/leave": node1,

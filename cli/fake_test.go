@@ -163,7 +163,9 @@ type fakeServer struct {
 	once  sync.Once
 	err   error // of Wait
 	http  *http.Server
-	wg    sync.WaitGroup
+
+	listener string // the admin API's; valid after Open
+	wg       sync.WaitGroup
 }
 
 func newFakeServer(s nodeSettings, log *slog.Logger) *fakeServer {
@@ -181,6 +183,7 @@ func (f *fakeServer) Open(context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.listener = l.Addr().String()
 	if err := os.MkdirAll(filepath.Join(f.set.data, "identity"), 0o700); err != nil {
 		return err
 	}
@@ -213,6 +216,16 @@ func (f *fakeServer) Dev() bool              { return f.set.dev }
 func (f *fakeServer) AdminToken() string     { return "admin-secret" }
 func (f *fakeServer) Addrs() wire.Addrs {
 	return wire.Addrs{Mesh: f.set.mesh, ClientTCP: f.set.clientTCP, ClientWS: f.set.clientWS, Admin: f.set.admin}
+}
+
+// Bound says 4001 to 4003 where the system was to choose a port.
+func (f *fakeServer) Bound() wire.Addrs {
+	a := f.Addrs()
+	for i, addr := range []*string{&a.Mesh, &a.ClientTCP, &a.ClientWS} {
+		*addr = strings.TrimSuffix(*addr, ":0") + map[bool]string{true: fmt.Sprintf(":400%d", i+1)}[strings.HasSuffix(*addr, ":0")]
+	}
+	a.Admin = f.listener
+	return a
 }
 
 func (f *fakeServer) end(err error) {

@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(leakChecked{m}, map[string]func(){
 		"imctl":  func() { os.Exit(Main(os.Args[1:], System())) },
+		"page":   pageMain,
+		"device": deviceMain,
+		"cert":   certMain,
 		"d1http": func() { os.Exit(d1http.Main(os.Args[1:])) }, // the example of that name
 	})
 }

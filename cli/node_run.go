@@ -16,6 +16,7 @@ type server interface {
 	Close(ctx context.Context) error
 	Ready() <-chan struct{}
 	Addrs() wire.Addrs
+	Bound() wire.Addrs  // valid after Open: where it listens
 	ClusterID() string  // valid after Open
 	Name() string       // valid after Open
 	AdminToken() string // valid after Open; "" in development mode
@@ -71,7 +72,7 @@ func (s nodeSettings) nodeConfig() node.Config {
 		ClientKeys: s.clientKeys, Duplicate: s.duplicate, Voters: s.voters,
 		Idle: s.idle, MaxPayload: s.maxPayload, MaxSessions: s.maxSessions, LoginRate: s.loginRate, AnyOrigin: s.anyOrigin, Lanes: s.lanes,
 		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery, DiskTimeout: s.diskTimeout,
-		Webhook:      node.Webhook{URL: s.webhook, Secret: s.webhookSecret, Events: s.webhookEvents},
+		Webhook:      node.Webhook{URL: s.webhook, Secret: s.webhookSecret, Events: s.webhookEvents, LoginURL: s.loginWebhook, FriendsURL: s.friendsWebhook, FriendsTTL: s.friendsTTL},
 		AssignPolicy: s.assignPolicy,
 		Limits:       s.limits,
 		Journal:      s.journal,

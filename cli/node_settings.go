@@ -49,6 +49,8 @@ type nodeSettings struct {
 	assignPolicy                                     string
 	webhook, webhookSecret, webhookSecretFile        string
 	webhookEvents                                    []string
+	loginWebhook, friendsWebhook                     string
+	friendsTTL                                       time.Duration
 	journal                                          string // for tests
 
 	logLevel, logFormat string
@@ -125,8 +127,11 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.assignPolicy, "assign-policy", "", "which node assign names to a client: min-clients, round-robin or hash (default min-clients)")
 
 	f.StringVar(&s.webhook, "webhook", "", "tell this URL what happens to clients (https, or http on loopback)")
-	f.StringVar(&s.webhookSecret, "webhook-secret", "", "signs what is sent to the webhook, at least 16 characters (see --webhook-secret-file)")
+	f.StringVar(&s.webhookSecret, "webhook-secret", "", "signs what is sent to the webhooks, at least 16 characters (see --webhook-secret-file)")
 	f.StringVar(&s.webhookSecretFile, "webhook-secret-file", "", "file that holds the webhook's secret: a command line can be read by everybody on the machine")
+	f.StringVar(&s.loginWebhook, "login-webhook", "", "ask this URL at each login what the client may do: POST {\"login\":{\"client\",\"tenant\",\"user\",\"node\"}}, signed with --webhook-secret; it answers {\"send\":[…],\"join\":[…]}, patterns as in tokens (beside the token's: both must allow), or 4xx to turn the client away")
+	f.StringVar(&s.friendsWebhook, "friends-webhook", "", "ask this URL who a client's friends are when it watches them: POST {\"friends_of\":{\"client\",\"tenant\",\"user\"}}, signed with --webhook-secret; it answers {\"friends\":[ids…]}, or 404 for nobody")
+	f.DurationVar(&s.friendsTTL, "friends-ttl", 0, "for how long an answer of --friends-webhook serves (default 30s)")
 	f.StringSliceVar(&s.webhookEvents, "webhook-events", nil, "what it is told of: connected, disconnected, undeliverable (default: all)")
 
 	f.StringVar(&s.journal, "journal", "", "write every delivery down in this file, for tests")

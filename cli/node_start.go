@@ -84,14 +84,17 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 		return err
 	}
 	o.leaveLoopback(log)
+	ports := newPortPicker()
+	defer ports.close() // with the process: who chooses meanwhile does not even try what is reserved
 	if !o.explicitBinds() {
-		ports := newPortPicker()
-		defer ports.close()
 		if err := chooseBinds(&o.nodeSettings, ports); err != nil {
 			return err
 		}
 	} else {
 		rememberedBinds(&o.nodeSettings)
+		if !o.parentPipe { // "imctl dev" holds its nodes' ports
+			ports.hold(o.nodeSettings)
+		}
 	}
 	n, err := o.startServer(o.nodeSettings, log)
 	if err != nil {
@@ -111,7 +114,7 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 		}
 		return o.startError(err)
 	}
-	if err := rememberBinds(o.nodeSettings); err != nil {
+	if err := rememberBinds(o.nodeSettings, n.Bound()); err != nil {
 		log.Warn("cannot remember where this node listens; it may listen elsewhere the next time", "err", err)
 	}
 	ended := make(chan error, 1)

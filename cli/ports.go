@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"imroute/mesh/wire"
 )
@@ -18,23 +20,65 @@ type portPicker struct {
 	given  map[string]bool
 	wanted map[string]bool // kept for those who prefer them: no substitute for somebody else's
 
-	// reserve keeps an address from other processes that choose at the same moment. nil: nobody else chooses.
-	reserve func(network, addr string) bool
+	// reserve keeps a port from other processes that choose at the same moment, waiting that long for who holds it. nil: nobody
+	// else chooses.
+	reserve func(network, addr string, wait time.Duration) (giveBack func(), ok bool)
 	held    []func()
 }
 
 // newPortPicker reserves what it gives out, by locks that end with close or the process.
 func newPortPicker() *portPicker {
 	p := &portPicker{free: canListen, given: map[string]bool{}, wanted: map[string]bool{}}
-	p.reserve = func(network, addr string) bool {
-		_, port, _ := net.SplitHostPort(addr) // it was put together here
-		unlock, err := lockFile(filepath.Join(os.TempDir(), fmt.Sprintf("imctl-%d-%s-%s.lock", os.Getuid(), network, port)), 0)
+	p.reserve = func(network, addr string, wait time.Duration) (giveBack func(), ok bool) {
+		_, port, _ := net.SplitHostPort(addr) // who asks has looked
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("imctl-%d-ports", os.Getuid()))
+		unlock, err := func() {}, os.MkdirAll(dir, 0o700)
 		if err == nil {
-			p.held = append(p.held, unlock)
+			unlock, err = lockFile(filepath.Join(dir, network+"-"+port+".lock"), wait)
 		}
-		return !errors.Is(err, errLocked) // no place for a lock: then there is none
+		if err != nil {
+			return func() {}, !errors.Is(err, errLocked) // no place for a lock: then there is none
+		}
+		return unlock, true
 	}
 	return p
+}
+
+// take reserves an address if it is free. It is reserved before it is tried: to try is to listen for a moment, and that would
+// be in the way of whoever has chosen this address and is about to listen.
+func (p *portPicker) take(network, addr string) bool {
+	giveBack, ok := func() {}, true
+	if p.reserve != nil {
+		giveBack, ok = p.reserve(network, addr, 0)
+	}
+	if ok && p.free(network, addr) {
+		p.held = append(p.held, giveBack)
+		return true
+	}
+	giveBack()
+	return false
+}
+
+// holdWait is longer than anybody takes to try whether a few ports are free.
+const holdWait = time.Second
+
+// hold reserves the ports that the operator named, so that nobody tries them while this node begins to listen. Who holds one
+// for longer listens there; then listening fails and says so.
+func (p *portPicker) hold(s nodeSettings) {
+	deadline := time.Now().Add(holdWait) // for all of them
+	for _, l := range []struct{ network, addr string }{{"udp", s.mesh}, {"tcp", s.clientTCP}, {"tcp", s.clientWS}, {"tcp", s.admin}} {
+		if fixedPort(l.addr) {
+			giveBack, _ := p.reserve(l.network, l.addr, time.Until(deadline))
+			p.held = append(p.held, giveBack)
+		}
+	}
+}
+
+// fixedPort tells whether an address to listen on names a port by its number.
+func fixedPort(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	n, notNumber := strconv.Atoi(port)
+	return err == nil && notNumber == nil && n >= 1 && n <= 65535
 }
 
 // close gives back what was reserved.
@@ -81,7 +125,7 @@ func (p *portPicker) one(network, want string, step int) (string, error) {
 	for i := 0; i < tries && port+i*step <= 65535; i++ {
 		addr := net.JoinHostPort(host, strconv.Itoa(port+i*step))
 		key := network + addr
-		if !p.given[key] && (i == 0 || !p.wanted[key]) && p.free(network, addr) && (p.reserve == nil || p.reserve(network, addr)) {
+		if !p.given[key] && (i == 0 || !p.wanted[key]) && p.take(network, addr) {
 			p.given[key] = true
 			return addr, nil
 		}
@@ -133,7 +177,13 @@ func readListenMemory(data string) (had listenMemory, ok bool) {
 	if err != nil { // nothing to prefer
 		return had, false
 	}
-	return had, json.Unmarshal(b, &had) == nil && had.Mesh != "" && had.ClientTCP != "" && had.ClientWS != "" && had.Admin != ""
+	ok = json.Unmarshal(b, &had) == nil && had.Mesh != "" && had.ClientTCP != "" && had.ClientWS != "" && had.Admin != ""
+	for _, addr := range []*string{&had.Mesh, &had.ClientTCP, &had.ClientWS, &had.Admin} {
+		if !fixedPort(*addr) { // versions before this one wrote down what they were told, port 0 too
+			*addr = ""
+		}
+	}
+	return had, ok
 }
 
 // rememberedBinds completes what the operator said about this start with what held the last time.
@@ -168,7 +218,7 @@ func rememberedAdvertise(s *nodeSettings, had listenMemory) {
 func chooseBinds(s *nodeSettings, p *portPicker) error {
 	want := defaultBinds
 	if had, ok := readListenMemory(s.data); ok {
-		want = had.Addrs
+		want = orAddrs(had.Addrs, want)
 		s.lan = s.lan || had.LAN
 		rememberedAdvertise(s, had)
 	}
@@ -183,9 +233,31 @@ func chooseBinds(s *nodeSettings, p *portPicker) error {
 	return nil
 }
 
-// rememberBinds writes what readListenMemory reads. Failing is no reason not to run.
-func rememberBinds(s nodeSettings) error {
-	m := listenMemory{LAN: s.lan, Addrs: wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin}}
+// orAddrs fills what is missing in a from b.
+func orAddrs(a, b wire.Addrs) wire.Addrs {
+	return wire.Addrs{Mesh: cmp.Or(a.Mesh, b.Mesh), ClientTCP: cmp.Or(a.ClientTCP, b.ClientTCP), ClientWS: cmp.Or(a.ClientWS, b.ClientWS), Admin: cmp.Or(a.Admin, b.Admin)}
+}
+
+// boundPort is told with the port that the system chose for it if it names none.
+func boundPort(told, bound string) string {
+	if fixedPort(told) {
+		return told
+	}
+	host, _, err := net.SplitHostPort(told)
+	_, port, err2 := net.SplitHostPort(bound)
+	if err != nil || err2 != nil {
+		return bound
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// rememberBinds writes what readListenMemory reads; bound is where the node listens. Failing is no reason not to run.
+func rememberBinds(s nodeSettings, bound wire.Addrs) error {
+	told := orAddrs(wire.Addrs{Mesh: s.mesh, ClientTCP: s.clientTCP, ClientWS: s.clientWS, Admin: s.admin}, bound)
+	m := listenMemory{LAN: s.lan, Addrs: wire.Addrs{
+		Mesh: boundPort(told.Mesh, bound.Mesh), ClientTCP: boundPort(told.ClientTCP, bound.ClientTCP),
+		ClientWS: boundPort(told.ClientWS, bound.ClientWS), Admin: boundPort(told.Admin, bound.Admin),
+	}}
 	if s.advertise+s.advertiseMesh+s.advertiseClientTCP+s.advertiseClientWS+s.advertiseAdmin != "" {
 		m.Advertise = &advertiseMemory{s.advertise, wire.Addrs{
 			Mesh: s.advertiseMesh, ClientTCP: s.advertiseClientTCP, ClientWS: s.advertiseClientWS, Admin: s.advertiseAdmin,

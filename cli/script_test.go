@@ -269,6 +269,7 @@ func scriptHTTP(ts *testscript.TestScript, neg bool, args []string) {
 func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, "port VAR…")
 	p := newPortPicker()
+	ts.Defer(p.close)                  // till then no other story is given them
 	base := 20000 + os.Getpid()%200*50 // below the ephemeral ports, apart from other runs
 	for i, name := range args {
 		addr, err := p.one("tcp", fmt.Sprintf("127.0.0.1:%d", base+i), len(args))

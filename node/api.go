@@ -426,8 +426,6 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 			return nil, err
 		}
 		result = ages
-	case opUsers:
-		result = n.users()
 	case opView:
 		var c wire.ClientID
 		if err := json.Unmarshal(q.Arg, &c); err != nil {

@@ -72,6 +72,9 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	for _, p := range n.discovery.foreign() {
 		problem(admin.HealthDegraded, "another cluster, %016x (node %s, %s), announces itself under this cluster's name and secret: the network was split when they were founded; clients of one do not reach those of the other. Give one up: stop its nodes, empty their data folders and start them again, they then join the other", p.Cluster, p.Name, p.Mesh)
 	}
+	if n.askers.failing.Load() {
+		problem(admin.HealthDegraded, "the login webhook fails at node %s: its log says why; clients are turned away until it answers", n.name)
+	}
 	if hook := n.hook.Stats(); hook.Failing {
 		problem(admin.HealthDegraded, "the webhook fails at node %s, %d events wait: the log says why; it is tried again until it answers", n.name, hook.Queued)
 	} else if d := hook.Dropped(); d > 0 {
@@ -85,7 +88,7 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 
 func (a api) settings() admin.Settings {
 	s := a.n.fsm.Settings()
-	return admin.Settings{DuplicateLogin: s.Duplicate.String(), TargetVoters: s.Voters}
+	return admin.Settings{DuplicateLogin: s.Duplicate.String(), OnePerClass: s.OnePerClass, TargetVoters: s.Voters}
 }
 
 func (a api) Settings(context.Context) (admin.Settings, error) { return a.settings(), nil }
@@ -99,6 +102,9 @@ func (a api) ChangeSettings(ctx context.Context, c admin.SettingsChange) (admin.
 			return admin.Settings{}, admin.Errorf(admin.StatusBadRequest, "duplicate_login: %v", err)
 		}
 		s.Duplicate = policy
+	}
+	if c.OnePerClass != nil {
+		s.OnePerClass = *c.OnePerClass
 	}
 	if c.TargetVoters != nil {
 		s.Voters = *c.TargetVoters

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"sync"
+	"time"
 
 	"imroute/mesh/wire"
 	"imroute/node/admin"
-	"imroute/node/gateway"
+	"imroute/raftfsm"
 )
 
 // opServiceCounts asks a node for its instances of services.
@@ -53,53 +53,52 @@ func (a api) Services(ctx context.Context, q admin.GroupQuery) (page admin.Servi
 	return page, nil
 }
 
-// opUsers asks a node how many users have a session there.
-const opUsers = "users"
-
-// users counts those whose sessions are here, each with all his devices once.
-func (n *Node) users() int {
-	seen := make(map[wire.ClientID]struct{}, n.gateway.Count())
-	n.gateway.Sessions(func(s *gateway.Session) bool {
-		c := s.Client()
-		seen[wire.ClientID{Tenant: c.Tenant, ID: c.User()}] = struct{}{}
-		return true
-	})
-	return len(seen)
+// onlineCount counts who is online. Users are counted by reading the whole table, so there is one count at a time, and what it found
+// serves everybody who asks until twenty times as long as it took have passed: not at all with few routes, seconds with millions.
+type onlineCount struct {
+	counting chan struct{} // capacity 1: taken by whoever counts
+	last     admin.PresenceCount
+	until    time.Duration // by now()
 }
 
-// PresenceCount reads the table's counters and asks the nodes for their users.
-func (a api) PresenceCount(ctx context.Context) (out admin.PresenceCount, err error) {
-	if err := a.n.known(); err != nil {
-		return out, err
+// onlineRest is how many times longer than a count its answer holds, which bounds the processor time that counting may take.
+const onlineRest = 20
+
+func newOnlineCount() *onlineCount { return &onlineCount{counting: make(chan struct{}, 1)} }
+
+func (o *onlineCount) count(ctx context.Context, grab func() *raftfsm.View, nodes func() []raftfsm.Node) (admin.PresenceCount, error) {
+	select {
+	case o.counting <- struct{}{}:
+		defer func() { <-o.counting }()
+	case <-ctx.Done():
+		return admin.PresenceCount{}, context.Cause(ctx)
 	}
-	view := a.n.fsm.Grab()
+	began := now()
+	if began < o.until {
+		return o.last, nil
+	}
+	view := grab()
+	defer view.Close()
+	users, usersAt, err := view.Users(ctx)
+	if err != nil {
+		return admin.PresenceCount{}, err
+	}
 	byNode := view.CountByNode()
-	out.Clients, out.Index = uint32(view.Count()), view.Index
-	view.Close()
-	ctx, cancel := context.WithTimeout(ctx, groupPatience)
-	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, node := range a.n.fsm.Nodes() {
-		row := admin.PresenceNode{Node: node.Name, Clients: uint32(byNode[node.ID])}
-		wg.Go(func() {
-			users := 0
-			var err error
-			if row.Clients > 0 {
-				err = a.n.askAdmin(ctx, node.ID, opUsers, nil, &users)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				out.Errors = append(out.Errors, admin.NodeError{Node: row.Node, Error: err.Error()})
-			}
-			row.Users = uint32(users)
-			out.Users += row.Users
-			out.Nodes = append(out.Nodes, row)
-		})
+	out := admin.PresenceCount{Clients: uint32(view.Count()), Users: uint32(users), Index: view.Index}
+	for _, node := range nodes() {
+		out.Nodes = append(out.Nodes, admin.PresenceNode{Node: node.Name, Clients: uint32(byNode[node.ID]), Users: uint32(usersAt[node.ID])})
 	}
-	wg.Wait()
 	slices.SortFunc(out.Nodes, func(x, y admin.PresenceNode) int { return cmp.Compare(x.Node, y.Node) })
-	slices.SortFunc(out.Errors, func(x, y admin.NodeError) int { return cmp.Compare(x.Node, y.Node) })
+	o.last, o.until = out, now()+onlineRest*(now()-began)
 	return out, nil
+}
+
+// PresenceCount counts in this node's table.
+func (a api) PresenceCount(ctx context.Context) (admin.PresenceCount, error) {
+	if err := a.n.known(); err != nil {
+		return admin.PresenceCount{}, err
+	}
+	out, err := a.n.online.count(ctx, a.n.fsm.Grab, a.n.fsm.Nodes)
+	out.Nodes = slices.Clone(out.Nodes) // others are told the same
+	return out, err
 }

@@ -20,6 +20,10 @@ const (
 )
 
 func (c clients) Login(ctx context.Context, s *gateway.Session, waiting func(time.Duration)) (gateway.Welcome, error) {
+	if err := c.n.permitted(ctx, s); err != nil { // before all that must hold when it is registered
+		c.n.metrics.registrations.Add(codeOf(err))
+		return gateway.Welcome{}, err
+	}
 	l := c.n.present.Load()
 	if l == nil || !c.n.lease.holds(now()) {
 		return gateway.Welcome{}, &wire.Error{Code: wire.NoQuorum, Text: "this node has no lease at the moment and may not take clients"}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"imroute/mesh/wire"
 	"imroute/node/gateway"
@@ -15,15 +16,26 @@ type Webhook struct {
 	URL    string   // https, or http on loopback
 	Secret string   // signs every request; at least 16 characters
 	Events []string // connected, disconnected, undeliverable; none: all
+
+	// What back ends are asked, by requests that the same Secret signs. Empty: nobody is asked.
+	LoginURL   string        // what a client that logs in may send to and join
+	FriendsURL string        // who its friends are, for Config.Friends
+	FriendsTTL time.Duration // for how long such an answer serves; default 30 s
 }
 
 func (w *Webhook) enabled() bool { return w.URL != "" }
 
 func (n *Node) newWebhook() error {
 	w := &n.cfg.Webhook
+	if err := n.newAskers(); err != nil {
+		return err
+	}
 	if !w.enabled() {
-		if w.Secret != "" || len(w.Events) > 0 {
-			return fmt.Errorf("webhook: a secret or events without --webhook URL")
+		if len(w.Events) > 0 {
+			return fmt.Errorf("webhook: events without --webhook URL")
+		}
+		if w.Secret != "" && w.LoginURL == "" && w.FriendsURL == "" {
+			return fmt.Errorf("webhook: a secret without --webhook, --login-webhook or --friends-webhook URL")
 		}
 		return nil
 	}

@@ -223,7 +223,7 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 		if res.Code == raftfsm.OpOK {
 			t.learned = l.claims.learn(op.Client, op.session, res.Epoch)
 			for _, s := range t.learned.close {
-				closeReplaced(s, op.Session)
+				closeReplaced(s, op.Session, "")
 			}
 			if !t.learned.open {
 				op.session.Close(wire.Replaced, "another login took over")
@@ -255,8 +255,12 @@ func (l *life) journal(event string, client wire.ClientID, epoch wire.Epoch, s w
 	l.n.journal.write(journalLine{Event: event, Incarnation: l.incarnation, Client: client.String(), Epoch: epoch, Session: s.String()})
 }
 
-// closeReplaced tells a session that by took its place.
-func closeReplaced(s session, by wire.SessionID) {
+// closeReplaced tells a session that by took its place, and why if that is not what it mostly is.
+func closeReplaced(s session, by wire.SessionID, why string) {
+	if why != "" {
+		s.Close(wire.Replaced, why)
+		return
+	}
 	if s.ID().Instance == by.Instance {
 		s.Close(wire.Superseded, "a later connection of the same client took over")
 		return
@@ -316,6 +320,9 @@ func (l *life) login(ctx context.Context, s session, waiting func(time.Duration)
 		case raftfsm.OpStale:
 			return gateway.Welcome{}, &wire.Error{Code: wire.Superseded, Text: "a later attempt of the same client is logged in"}
 		case raftfsm.OpRejected:
+			if a.HolderClient != (wire.ClientID{}) {
+				return gateway.Welcome{}, &wire.Error{Code: wire.AlreadyOnline, Text: "another device of this class is online, " + a.HolderClient.ID + ", and the cluster rejects a second login"}
+			}
 			return gateway.Welcome{}, &wire.Error{Code: wire.AlreadyOnline, Text: "this client id is online elsewhere and the cluster rejects a second login"}
 		case raftfsm.OpOverloaded:
 			return gateway.Welcome{}, wire.Errorf(wire.Refused, "this user has %d devices online already", raftfsm.MaxDevices)

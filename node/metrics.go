@@ -23,12 +23,14 @@ type nodeMetrics struct {
 	nacks         metrics.Codes
 	takeovers     atomic.Uint64
 	refusedGrants atomic.Uint64
-	expiries      atomic.Uint64
-	refusedFights atomic.Uint64
-	checks        atomic.Uint64
-	repairs       struct{ rows, sessions atomic.Uint64 }
-	proposer      proposerStats
-	quiet         quietTime
+	// loginAsksFailed counts logins that were turned away because the login webhook gave no usable answer.
+	loginAsksFailed atomic.Uint64
+	expiries        atomic.Uint64
+	refusedFights   atomic.Uint64
+	checks          atomic.Uint64
+	repairs         struct{ rows, sessions atomic.Uint64 }
+	proposer        proposerStats
+	quiet           quietTime
 }
 
 // repaired counts a repair by its kind.
@@ -160,6 +162,7 @@ func (n *Node) openMetrics() (err error) {
 		WebhookQueued:    func() float64 { return float64(n.hook.Stats().Queued) },
 		WebhookDelivered: func() float64 { return float64(n.hook.Stats().Delivered) },
 		WebhookFailures:  func() float64 { return float64(n.hook.Stats().Failures) },
+		LoginAsksFailed:  func() float64 { return float64(m.loginAsksFailed.Load()) },
 		WebhookDropped: func() map[string]float64 {
 			st := n.hook.Stats()
 			return map[string]float64{"overflow": float64(st.Overflow), "refused": float64(st.Refused)}

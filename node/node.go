@@ -47,6 +47,7 @@ type Node struct {
 	metrics    nodeMetrics
 	peers      *peerBook
 	presence   *presence
+	online     *onlineCount
 	fights     *fights
 	lineage    *lineageLayer
 	journal    *journal                // nil: none is kept
@@ -69,6 +70,7 @@ type Node struct {
 	picker      *assign.Picker                                // fixed by New
 	rebalance   rebalance
 	hook        *webhook.Sender // fixed by New; nil: none
+	askers      askers          // fixed by New
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -318,6 +320,7 @@ func (n *Node) shutdown(why error) {
 			_ = n.group.Wait()
 		}
 		errs = append(errs, n.hook.Close(ctx)) // behind the last event, in what is left of the time
+		n.askers.close()
 		if n.reads != nil {
 			n.reads.wait()
 			n.lead.confirm.rounds.wait()
@@ -374,13 +377,19 @@ func (n *Node) heardLoads(loads []wire.NodeLoad) {
 
 // Addrs is where this node can be reached, as advertised.
 func (n *Node) Addrs() wire.Addrs {
-	tcp, ws := n.gateway.Addrs()
+	bound := n.Bound()
 	return wire.Addrs{
-		Mesh:      advertised(n.cfg.Mesh, n.mesh.Addr().String()),
-		ClientTCP: advertised(n.cfg.ClientTCP, tcp),
-		ClientWS:  advertised(n.cfg.ClientWS, ws),
-		Admin:     advertised(n.cfg.Admin, n.admin.Addr()),
+		Mesh:      advertised(n.cfg.Mesh, bound.Mesh),
+		ClientTCP: advertised(n.cfg.ClientTCP, bound.ClientTCP),
+		ClientWS:  advertised(n.cfg.ClientWS, bound.ClientWS),
+		Admin:     advertised(n.cfg.Admin, bound.Admin),
 	}
+}
+
+// Bound is where this node listens on this machine, with the ports that the system chose where it was left to; valid after Open.
+func (n *Node) Bound() wire.Addrs {
+	tcp, ws := n.gateway.Addrs()
+	return wire.Addrs{Mesh: n.mesh.Addr().String(), ClientTCP: tcp, ClientWS: ws, Admin: n.admin.Addr()}
 }
 
 // ID is the node's id; valid after Open.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"imroute/mesh/wire"
+	"imroute/node/admin"
 	"imroute/node/client"
 	"imroute/raftfsm"
 )
@@ -181,15 +182,34 @@ func TestPresence(t *testing.T) {
 	})
 
 	t.Log("the count")
-	c.dial("frank/a", n1)
-	c.dial("frank/b", n1)
-	c.until("all are counted", func() error {
-		got, err := api{n3}.PresenceCount(c.ctx)
-		if err != nil || len(got.Errors) != 0 || len(got.Nodes) != 3 || got.Clients != 7 || got.Users != 6 || got.Nodes[0].Clients+got.Nodes[2].Clients != 7 || got.Nodes[1].Clients != 0 {
-			return fmt.Errorf("%+v, %v", got, err)
+	counted := func(what string, clients, users uint32, on1, on3 admin.PresenceNode) {
+		t.Helper()
+		c.until(what, func() error {
+			got, err := api{n3}.PresenceCount(c.ctx)
+			if err != nil || len(got.Nodes) != 3 || got.Clients != clients || got.Users != users || got.Nodes[0] != on1 || got.Nodes[1] != (admin.PresenceNode{Node: "n2"}) || got.Nodes[2] != on3 {
+				return fmt.Errorf("%+v, %v", got, err)
+			}
+			return nil
+		})
+	}
+	var had admin.PresenceCount
+	c.until("those who left are not counted any more", func() (err error) {
+		had, err = api{n3}.PresenceCount(c.ctx)
+		if err != nil || had.Clients != 5 || had.Users != 5 || len(had.Nodes) != 3 || had.Nodes[0].Users+had.Nodes[2].Users != 5 {
+			return fmt.Errorf("%+v, %v", had, err)
 		}
 		return nil
 	})
+	at := func(old admin.PresenceNode, clients, users uint32) admin.PresenceNode {
+		return admin.PresenceNode{Node: old.Node, Clients: old.Clients + clients, Users: old.Users + users}
+	}
+	c.dial("frank/a", n1)
+	c.dial("frank/b", n1)
+	counted("two devices on one node are one user", had.Clients+2, had.Users+1, at(had.Nodes[0], 2, 1), had.Nodes[2])
+	away := c.dial("frank/c", n3)
+	counted("a third one on another node: one user still", had.Clients+3, had.Users+1, at(had.Nodes[0], 2, 1), at(had.Nodes[2], 1, 1))
+	away.hangUp()
+	counted("and gone again", had.Clients+2, had.Users+1, at(had.Nodes[0], 2, 1), had.Nodes[2])
 }
 
 // ended waits until the client's session ended for good with code.

@@ -19,11 +19,11 @@ const revokeTry = time.Second
 // fence returns once held's incarnation does not deliver to s's client under that epoch any more: its node said so, or
 // the incarnation ended in the table. waiting is called if that is not at once.
 func (n *Node) fence(ctx context.Context, s session, held raftfsm.OpResult, waiting func(time.Duration)) error {
-	client := s.Client()
-	if held.HolderClient != (wire.ClientID{}) { // another device of the same class
-		client = held.HolderClient
+	q := wire.RevokeRequest{Client: s.Client(), Incarnation: held.Incarnation, Epoch: held.Epoch, By: s.ID()}
+	if held.HolderClient != (wire.ClientID{}) {
+		q.Client, q.Text = held.HolderClient, "another device of its class logged in: "+s.Client().ID
 	}
-	err := n.revoke(ctx, wire.RevokeRequest{Client: client, Incarnation: held.Incarnation, Epoch: held.Epoch, By: s.ID()}, held.Node, waiting)
+	err := n.revoke(ctx, q, held.Node, waiting)
 	if err != nil && ctx.Err() != nil {
 		return &wire.Error{Code: wire.LoginTimeout, Text: "the node that holds this client could not be reached, and its lease did not run out in time"}
 	}
@@ -92,7 +92,7 @@ func (n *Node) handleRevoke(ctx context.Context, from wire.NodeID, q *wire.Revok
 		if kick {
 			s.Close(q.Code, q.Text)
 		} else {
-			closeReplaced(s, q.By)
+			closeReplaced(s, q.By, q.Text)
 		}
 		n.log.Info("revoked", slog.Group("audit", "event", "revoke", "client", q.Client.String(), "epoch", uint64(q.Epoch), "by", n.nameOf(from)))
 	}

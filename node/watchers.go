@@ -321,7 +321,7 @@ func (c clients) watcher(s *gateway.Session) *watcher {
 func (n *Node) openPresence() {
 	p := newPresence(n.ctx)
 	p.table, p.name, p.ages, p.refresh, p.friends = n.fsm, n.nameOf, n.ages, n.refresh, n.cfg.Friends
-	n.presence = p
+	n.presence, n.online = p, newOnlineCount()
 }
 
 // opAges asks another node for how long sessions have been there.

@@ -69,7 +69,7 @@ type RevokeRequest struct {
 	Epoch       Epoch       `cbor:"3,keyasint"`
 	By          SessionID   `cbor:"4,keyasint"`           // who takes over: tells replaced from superseded
 	Code        Code        `cbor:"5,keyasint,omitempty"` // what to tell the closed session instead, say Kicked
-	Text        string      `cbor:"6,keyasint,omitempty"` // with Code
+	Text        string      `cbor:"6,keyasint,omitempty"` // why, with Code or where By is of another client id
 }
 
 // RevokeReply is OK once nothing more will be delivered; its absence means nothing.

@@ -34,6 +34,9 @@ func putSettings(r *request) (any, error) {
 			return nil, Errorf(StatusBadRequest, "field %q is %q: want %s or %s", "duplicate_login", *d, DuplicateReplace, DuplicateReject)
 		}
 	}
+	if c.OnePerClass != nil {
+		r.note("one_per_class", *c.OnePerClass)
+	}
 	if n := c.TargetVoters; n != nil {
 		r.note("target_voters", *n)
 		if !slices.Contains([]uint32{1, 3, 5, 7}, *n) {

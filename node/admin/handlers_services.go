@@ -15,6 +15,6 @@ func presenceCount(r *request) (any, error) {
 		return nil, err
 	}
 	c, err := r.s.cfg.Backend.PresenceCount(r.ctx)
-	c.Nodes, c.Errors = list(c.Nodes), list(c.Errors)
+	c.Nodes = list(c.Nodes)
 	return c, err
 }

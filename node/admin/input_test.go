@@ -85,8 +85,9 @@ func TestBadInput(t *testing.T) {
 		// The cluster.
 		{"PUT", "/v1/cluster/settings", `{}`, 400, `nothing to change`},
 		{"PUT", "/v1/cluster/settings", `{"duplicate_login":"ignore"}`, 400, `field "duplicate_login" is "ignore": want replace or reject`},
+		{"PUT", "/v1/cluster/settings", `{"one_per_class":"yes"}`, 400, `one_per_class`},
 		{"PUT", "/v1/cluster/settings", `{"target_voters":2}`, 400, `field "target_voters" is 2: want 1, 3, 5 or 7`},
-		{"PUT", "/v1/cluster/settings", `{"targetvoters":3}`, 400, `known are duplicate_login, target_voters`},
+		{"PUT", "/v1/cluster/settings", `{"targetvoters":3}`, 400, `known are duplicate_login, one_per_class, target_voters`},
 		{"POST", "/v1/tokens", `{"ttl_seconds":4000000000}`, 400, `field "ttl_seconds": 4000000000 is too long`},
 		{"POST", "/v1/tokens", `{"ttl":60}`, 400, `known are ttl_seconds`},
 		{"POST", "/v1/client-tokens", `{}`, 400, `field "client" is missing`},

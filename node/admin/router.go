@@ -168,7 +168,14 @@ func (s *Server) call(r *request, rt *route) {
 	var out any
 	err := error(Errorf(StatusInternal, "the node failed at this request").
 		WithHint("its log has the details; please report them"))
-	s.guard(r, func() { out, err = rt.handler(r) })
+	s.guard(r, func() {
+		if rt.method == http.MethodGet { // what nobody reads may reset the connection before the answer is there
+			if err = r.body(&struct{}{}); err != nil {
+				return
+			}
+		}
+		out, err = rt.handler(r)
+	})
 	status := http.StatusOK
 	if a, ok := out.(answer); ok && err == nil {
 		status, out = a.status, a.body

@@ -116,12 +116,14 @@ type ClusterStatus struct {
 // Settings are agreed by Raft and hold for all nodes.
 type Settings struct {
 	DuplicateLogin string `json:"duplicate_login"` // DuplicateReplace (default) or DuplicateReject
+	OnePerClass    bool   `json:"one_per_class"`   // one session for each class of device of a user: ids user/class:device and user/class
 	TargetVoters   uint32 `json:"target_voters"`   // joiners are promoted up to this many: 1, 3 (default), 5 or 7
 }
 
 // SettingsChange names what to change; what is nil stays.
 type SettingsChange struct {
 	DuplicateLogin *string `json:"duplicate_login,omitempty"`
+	OnePerClass    *bool   `json:"one_per_class,omitempty"` // who is online together when it is turned on stays until the next login of that class
 	TargetVoters   *uint32 `json:"target_voters,omitempty"`
 }
 

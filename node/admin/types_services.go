@@ -20,24 +20,23 @@ type ServicePage struct {
 
 // PresenceCount is how many are online.
 type PresenceCount struct {
-	Clients uint32         `json:"clients"` // client ids that are online, devices each by itself: the routes of the asked node's table
-	Users   uint32         `json:"users"`   // as the nodes count them; a user whose devices are on several nodes counts at each of these
-	Nodes   []PresenceNode `json:"nodes"`   // by name
-	Index   uint64         `json:"index,string"`
-	Errors  []NodeError    `json:"errors"` // nodes that did not answer, whose users are not counted
+	Clients uint32         `json:"clients"`      // client ids that are online, devices each by itself: the routes of the asked node's table
+	Users   uint32         `json:"users"`        // users that are online: all devices of a user count once, on whichever nodes they are
+	Nodes   []PresenceNode `json:"nodes"`        // by name
+	Index   uint64         `json:"index,string"` // of the table that was counted
 }
 
 // PresenceNode is one node's part of it.
 type PresenceNode struct {
 	Node    string `json:"node"`
 	Clients uint32 `json:"clients"`
-	Users   uint32 `json:"users"` // 0 of a node that did not answer
+	Users   uint32 `json:"users"` // who has a device there: one with devices on several nodes counts at each, so these may add up to more than there are
 }
 
 // PresenceBackend is the part of Backend that says what is there: instances of services, and people.
 type PresenceBackend interface {
 	// Services reads one page of a tenant's services, with every instance that was acknowledged before the call; it needs a quorum.
 	Services(ctx context.Context, q GroupQuery) (ServicePage, error)
-	// PresenceCount counts who is online, without scanning the table.
+	// PresenceCount counts who is online, in this node's table; with millions of routes the answer may be some seconds old.
 	PresenceCount(ctx context.Context) (PresenceCount, error)
 }

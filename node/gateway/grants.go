@@ -25,7 +25,29 @@ const MaxPatterns = 128
 //	prefix:room-*                     sending to a prefix that begins so (exactly so without the "*")
 //	all  others                       everybody of the tenant; everybody but oneself
 //	*                                 everything
-type Grants struct{ send, join *patterns }
+type Grants struct {
+	send, join *patterns
+	also       *Grants // what this one lets through, that one must too; nil: no other
+}
+
+// And is what both let through; where one does not say, the other decides.
+func (g *Grants) And(other *Grants) *Grants {
+	if g == nil {
+		return other
+	}
+	if other == nil {
+		return g
+	}
+	both := *other
+	for last := &both; ; last = last.also {
+		if last.also == nil {
+			last.also = g
+			return &both
+		}
+		next := *last.also
+		last.also = &next
+	}
+}
 
 // patterns are by kind; the zero value lets nothing through.
 type patterns struct {
@@ -132,33 +154,48 @@ func checkPattern(name string, named, bare bool) error {
 // Send says whether the token lets its client send to an address; decided is false if the token does not say, which leaves
 // it to the node. It allocates nothing.
 func (g *Grants) Send(kind wire.Kind, to string) (may, decided bool) {
-	if g == nil || g.send == nil {
-		return false, false
+	for ; g != nil; g = g.also {
+		if g.send == nil {
+			continue
+		}
+		if !g.send.maySend(kind, to) {
+			return false, true
+		}
+		may, decided = true, true
 	}
-	p := g.send
+	return may, decided
+}
+
+func (p *patterns) maySend(kind wire.Kind, to string) bool {
 	if p.everything {
-		return true, true
+		return true
 	}
 	if int(kind) >= len(p.by) {
-		return false, true
+		return false
 	}
 	if anyMatches(p.by[kind], to) {
-		return true, true
+		return true
 	}
 	if kind == wire.ToClient && len(p.by[wire.ToUser]) > 0 { // a user has been granted by whichever of its ids
 		user, _, _ := strings.Cut(to, "/")
-		return anyMatches(p.by[wire.ToUser], user), true
+		return anyMatches(p.by[wire.ToUser], user)
 	}
-	return false, true
+	return false
 }
 
 // Join is Send for becoming a member of a topic.
 func (g *Grants) Join(kind wire.TopicKind, name string) (may, decided bool) {
-	if g == nil || g.join == nil {
-		return false, false
+	for ; g != nil; g = g.also {
+		p := g.join
+		if p == nil {
+			continue
+		}
+		if !p.everything && (int(kind) >= len(p.by) || !anyMatches(p.by[kind], name)) {
+			return false, true
+		}
+		may, decided = true, true
 	}
-	p := g.join
-	return p.everything || int(kind) < len(p.by) && anyMatches(p.by[kind], name), true
+	return may, decided
 }
 
 // patternClaim is a list of patterns in a token. One that is null is refused: an issuer whose list is empty must not hand out
@@ -185,3 +222,7 @@ func (c *patternClaim) UnmarshalJSON(b []byte) error {
 
 // Grants is what the session's token allows; nil: it says nothing. Valid once Backend.Login is called.
 func (s *Session) Grants() *Grants { return s.grants }
+
+// Restrict adds what the backend knows about what the client may do to what its token says: both must allow it. Only Backend.Login
+// may call it, before it opens the session.
+func (s *Session) Restrict(g *Grants) { s.grants = s.grants.And(g) }

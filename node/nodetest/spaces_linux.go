@@ -140,6 +140,9 @@ func (s *Spaces) add(n *Node) error {
 	}
 	n.mesh = net.JoinHostPort(s.ip(n), port)
 	for _, addr := range []string{n.ClientTCP, n.ClientWS, n.AdminAddr} {
+		if addr == "" { // nobody outside talks to it
+			continue
+		}
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			return err

@@ -4,6 +4,9 @@
 // answered 2xx, for as long as the process lives (so it may arrive twice: ID is the same then); what does not fit into the
 // bounded queue is dropped and counted. Not promised: order among nodes, which the epoch gives back, and events of a process
 // that is killed.
+//
+// Asker is the other direction: what the back end knows (what a client may do, who its friends are) is asked of it, by requests
+// that are signed in the same way.
 package webhook
 
 import (

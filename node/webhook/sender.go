@@ -47,14 +47,8 @@ const (
 
 // validate fills in defaults and names the field at fault.
 func (c *Config) validate() (err error) {
-	u, err := url.Parse(c.URL)
-	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("webhook: URL %q: want https://host/path", c.URL)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return fmt.Errorf("webhook: URL %q: plain http is for loopback only, use https", c.URL)
-	case len(c.Secret) < MinSecret:
-		return fmt.Errorf("webhook: the secret has %d characters: use at least %d random ones", len(c.Secret), MinSecret)
+	if err := checkTarget(c.URL, c.Secret); err != nil {
+		return err
 	}
 	if c.Events, err = ParseEvents(c.Events); err != nil {
 		return err
@@ -70,6 +64,33 @@ func (c *Config) validate() (err error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
+}
+
+// checkTarget refuses URLs that would show secrets, and secrets that are none.
+func checkTarget(target, secret string) error {
+	u, err := url.Parse(target)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("webhook: URL %q: want https://host/path", target)
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return fmt.Errorf("webhook: URL %q: plain http is for loopback only, use https", target)
+	case len(secret) < MinSecret:
+		return fmt.Errorf("webhook: the secret has %d characters: use at least %d random ones", len(secret), MinSecret)
+	}
+	return nil
+}
+
+// newClient makes a client that follows no redirects, for so many requests to one host at a time.
+func newClient(atOnce int) (*http.Transport, *http.Client) {
+	t := &http.Transport{MaxIdleConnsPerHost: atOnce, IdleConnTimeout: time.Minute, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	return t, &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// sign makes a request one that the back end can check.
+func sign(req *http.Request, secret string, raw []byte) {
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "imroute-webhook")
+	req.Header.Set(SignatureHeader, Sign(secret, time.Now(), raw))
 }
 
 func def[T int | time.Duration](p *T, v T) {
@@ -137,11 +158,7 @@ func New(cfg Config) (*Sender, error) {
 		s.shards[i] = &shard{wake: make(chan struct{}, 1), room: make(chan struct{})}
 	}
 	if s.cfg.Client == nil {
-		s.own = &http.Transport{MaxIdleConnsPerHost: shards, IdleConnTimeout: time.Minute, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
-		s.cfg.Client = &http.Client{
-			Transport:     s.own,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+		s.own, s.cfg.Client = newClient(shards)
 	}
 	return s, nil
 }
@@ -316,9 +333,7 @@ func (s *Sender) post(raw []byte) (again bool, after time.Duration, err error) {
 	if err != nil {
 		return false, 0, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "imroute-webhook")
-	req.Header.Set(SignatureHeader, Sign(s.cfg.Secret, time.Now(), raw))
+	sign(req, s.cfg.Secret, raw)
 	resp, err := s.cfg.Client.Do(req)
 	if err != nil {
 		return true, 0, err

@@ -106,6 +106,7 @@ func newCollector(s Sources) *collector {
 	}
 	c.value(gauge, "imroute_webhook_queue", "Events that wait for the webhook.", s.WebhookQueued)
 	c.value(counter, "imroute_webhook_delivered_total", "Events that the webhook took.", s.WebhookDelivered)
+	c.value(counter, "imroute_login_webhook_failures_total", "Logins that were turned away because the login webhook gave no usable answer.", s.LoginAsksFailed)
 	c.value(counter, "imroute_webhook_failures_total", "Requests to the webhook that failed and are tried again.", s.WebhookFailures)
 	if s.WebhookDropped != nil {
 		c.add(counter, "imroute_webhook_dropped_total", "Events that never reached the webhook, by reason.", "reason",

@@ -56,6 +56,7 @@ type Sources struct {
 	LeaseLeft        func() float64            // seconds; negative once it is over
 	Quiet            func() float64            // seconds spent without a lease since the start
 	RefusedGrants    func() float64            // renewals this node refused as leader
+	LoginAsksFailed  func() float64            // logins turned away because the login webhook gave no usable answer
 	Expiries         func() float64            // incarnations this node proposed to end as leader
 	RouteChecks      func() float64            // comparisons of the sessions with the table
 	RouteRepairs     func() map[string]float64 // differences repaired, by kind

@@ -105,7 +105,7 @@ func TestEverySource(t *testing.T) {
 		RequestsTaken: v, RequestsRefused: v, Watched: v, PresenceTold: v, PresenceLate: v,
 		RaftState: func() string { return "follower" }, Term: v, CommitIndex: v, Applied: v, ApplyLag: v, Takeovers: v, LeaseLeft: v,
 		Quiet: v, RefusedGrants: v, Expiries: v, FreeDisk: v, StoreBytes: v, Fsync: func() Histogram { return Histogram{} },
-		WebhookQueued: v, WebhookDelivered: v, WebhookFailures: v, WebhookDropped: func() map[string]float64 { return map[string]float64{"overflow": 1} },
+		WebhookQueued: v, WebhookDelivered: v, WebhookFailures: v, LoginAsksFailed: v, WebhookDropped: func() map[string]float64 { return map[string]float64{"overflow": 1} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 42 + 2; n != want {
+	if want := 43 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }
