@@ -196,7 +196,12 @@ func (o *loginOptions) ownToken(ctx context.Context, cfg *client.Config, api tar
 	case admin.IsConflict(err):
 		return nil // development mode, or keys of their own
 	default:
-		return o.adminError(api, err)
+		err := o.adminError(api, err)
+		if f := asFailure(err, ""); f.code == string(admin.StatusUnauthorized) {
+			f.hint += "\na client's own login token goes to --client-token"
+			return f
+		}
+		return err
 	}
 	unused := make(chan string, 1) // the one that is there, then a new one for each login
 	unused <- token
@@ -215,13 +220,13 @@ func (o *loginOptions) ownToken(ctx context.Context, cfg *client.Config, api tar
 func (o *loginOptions) loginError(cfg client.Config, err error) error {
 	where := strings.Join(cfg.Addrs, ", ")
 	if w := o.refused.get(); w != nil {
-		f := codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": "+w.Error(), "start enough voters to have a majority: see \""+o.program()+" cluster status\"")
+		f := codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": "+w.Error(), o.noLoginHint())
 		f.cause = w
 		return f
 	}
 	if o.refused.silent(err) {
 		return codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": no node could register it within "+o.timeout.String(),
-			"start enough voters to have a majority: see \""+o.program()+" cluster status\"")
+			o.noLoginHint())
 	}
 	w, ok := asWire(err)
 	if !ok {
@@ -243,6 +248,11 @@ func (o *loginOptions) loginError(cfg client.Config, err error) error {
 		f.hint = o.staleHint(cfg)
 	}
 	return f
+}
+
+// noLoginHint: who gets no answer to a login cannot tell a cluster without a majority from nodes that hang.
+func (o *loginOptions) noLoginHint() string {
+	return "\"" + o.program() + " cluster health\" says which it is: start enough voters to have a majority; if there is one, these nodes hang: restart them, or name others with --addr"
 }
 
 func (o *loginOptions) staleHint(cfg client.Config) string {

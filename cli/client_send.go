@@ -185,6 +185,8 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		return codeError(r.Code, who+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+who+"\"")
 	case wire.Unavailable, wire.NoQuorum:
 		return codeError(r.Code, r.Text, "nothing was decided: see \""+o.program()+" cluster status\" and try again")
+	case wire.TooLarge:
+		return codeError(r.Code, r.Text, "nodes take messages of up to their --max-payload, 1 MiB unless they were started otherwise")
 	case wire.Timeout, wire.Unknown:
 		return codeError(r.Code, r.Text, "the outcome is not known: the message may have arrived or may still arrive")
 	}

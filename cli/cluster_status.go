@@ -38,7 +38,11 @@ func (a *app) runClusterStatus(ctx context.Context) error {
 		f.add("term", s.Term)
 		f.add("applied index", s.AppliedIndex)
 		f.add("voters", fmt.Sprintf("%d, %d make a quorum", s.Voters, s.Quorum))
-		f.add("nodes", fmt.Sprintf("%d up, %d down", s.NodesUp, s.NodesDown))
+		nodes := fmt.Sprintf("%d up, %d down", s.NodesUp, s.NodesDown)
+		if s.Health == admin.HealthNoQuorum {
+			nodes += " (as last agreed on: without a quorum nobody is declared down)"
+		}
+		f.add("nodes", nodes)
 		f.add("routes", s.Routes)
 		f.add("generation", s.Generation)
 		f.add("feature level", levelText(s))

@@ -167,6 +167,8 @@ func TestOutput(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	api := newFakeAPI(t, answers())
 	api.refuse("GET /v1/routes/lost", 503, admin.StatusUnavailable, "no quorum", "start enough voters: see imctl cluster status")
+	api.refuse("POST /v1/client-tokens", 401, admin.StatusUnauthorized, "the token is wrong", "")
+	api.set("GET /v1/nodes", 200, []admin.Node{node1, node2})
 	api.refuse("GET /v1/nodes/n9", 404, admin.StatusNotFound, "no node n9", "see imctl node list")
 	api.refuse("GET /v1/nodes/secret", 401, admin.StatusUnauthorized, "the token is wrong", "")
 	api.set("GET /v1/routes/nobody", http.StatusNotFound, admin.Route{Client: "nobody", Consistency: admin.Linearizable, Index: 7, Leader: "n1"})
@@ -193,6 +195,7 @@ func TestExitCodes(t *testing.T) {
 		{"node list --timeout 0s", ExitError, "", "--timeout must be more than 0"},
 		{"client send hello", ExitError, "", "--to is missing"},
 		{"client send --to bob --ack maybe hello", ExitError, "", "want none, owner or client"},
+		{"client connect --as bob --token eyJh", ExitError, "", "a client's own login token goes to --client-token"},
 		{"client connect --as a/b/c", ExitError, "", "a single '/'"},
 		{"node remove n1 --yes", ExitError, "", "n1 is alive (up)\nhint: let it leave with \"imctl node leave n1\", or add --force"},
 		{"node remove n9 --yes", ExitNotFound, "", "there is no node n9"},
@@ -220,6 +223,33 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("the error is not JSON: %s", errs)
 			}
 		})
+	}
+}
+
+// TestWithoutLeader: what may be out of date is said to be, and a node that may be dead is not called alive.
+func TestWithoutLeader(t *testing.T) {
+	api := newFakeAPI(t, nil)
+	alone := node1
+	alone.Leader, alone.Role = false, admin.RoleVoter
+	api.set("GET /v1/nodes", 200, []admin.Node{alone, node2})
+	lost := status
+	lost.Health, lost.Leader = admin.HealthNoQuorum, ""
+	api.set("GET /v1/cluster", 200, lost)
+	api.set("GET /v1/presence/count", 200, admin.PresenceCount{Clients: 3, Users: 1, Nodes: []admin.PresenceNode{{Node: "n1", Clients: 1, Users: 1}, {Node: "n2", Clients: 2}}, Errors: []admin.NodeError{{Node: "n2", Error: "no answer"}}})
+	for _, c := range []struct {
+		args     string
+		code     int
+		out, err string
+	}{
+		{"node list", ExitOK, "n1 ", "no leader is known at the moment"},
+		{"node remove n1 --yes", ExitNoQuorum, "", "imctl: unavailable: no leader is known"},
+		{"cluster status", ExitNoQuorum, "1 up, 1 down (as last agreed on", ""},
+		{"presence count", ExitOK, "n2    ?      2\n", ""},
+	} {
+		code, out, errs := newWorld(t).run(append(strings.Fields(c.args), "--addr", api.addr())...)
+		if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.err) || c.err == "" && errs != "" {
+			t.Errorf("%s: exit code %d, want %d\nstdout:\n%s\nstderr:\n%s\nwant %q and %q", c.args, code, c.code, out, errs, c.out, c.err)
+		}
 	}
 }
 

@@ -128,12 +128,18 @@ func (o *devOptions) run(ctx context.Context, nodesGiven bool) (err error) {
 	return d.watch(ctx)
 }
 
+// devLock is the file in the data folder that a running "imctl dev" has locked.
+const devLock = "dev.lock"
+
 // folder returns the absolute data folder, locked against a second "imctl dev". cleanup gives it back and removes it if
 // it is temporary.
 func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
 	temporary := o.data == ""
 	if temporary {
-		dir, err = os.MkdirTemp("", "imctl-dev-")
+		for _, left := range removeLeftovers(os.TempDir()) {
+			_, _ = fmt.Fprintf(o.io.Err, "removed %s, which an \"imctl dev\" left behind that was killed\n", left) // only for information
+		}
+		dir, err = os.MkdirTemp("", devTempPattern)
 	} else {
 		dir = absolute(o.data)
 		err = os.MkdirAll(dir, 0o700)
@@ -141,7 +147,7 @@ func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
 	if err != nil {
 		return "", nil, fail("data", "name another folder with --data", "cannot make the data folder: %w", err)
 	}
-	unlock, err := lockFile(filepath.Join(dir, "dev.lock"), 0)
+	unlock, err := lockFile(filepath.Join(dir, devLock), 0)
 	if errors.Is(err, errLocked) {
 		return "", nil, fail("data_locked", "stop that one, or name another folder with --data", "another \"imctl dev\" runs on %s", dir)
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +33,18 @@ func (a *app) runNodeList(ctx context.Context) error {
 		for _, n := range nodes {
 			t.row(n.Name, n.Role, n.State, n.Incarnation, n.AppliedIndex, n.Clients, n.Mesh, n.ClientTCP, n.ClientWS, n.Admin, n.Version)
 		}
-		return t.write(a.io.Out)
+		if err := t.write(a.io.Out); err != nil {
+			return err
+		}
+		return a.noteNoLeader(nodes)
 	})
+}
+
+// noteNoLeader says that a list of nodes may be out of date: without a leader nobody is declared down.
+func (a *app) noteNoLeader(nodes []admin.Node) error {
+	if len(nodes) == 0 || slices.ContainsFunc(nodes, func(n admin.Node) bool { return n.Leader }) {
+		return nil
+	}
+	_, err := fmt.Fprintf(a.io.Err, "no leader is known at the moment: this is what was agreed on last, nodes may have died since (\"%s cluster health\")\n", a.program())
+	return err
 }

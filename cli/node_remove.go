@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"imroute/mesh/wire"
 	"imroute/node/admin"
 )
 
@@ -42,6 +44,9 @@ func (o *nodeRemoveOptions) run(ctx context.Context, ref string) error {
 			return &failure{exit: ExitNotFound, code: "not_found", text: "there is no node " + ref, hint: "\"" + o.program() + " node list\" shows the nodes"}
 		}
 		if n.State != admin.StateDown && !o.force {
+			if !slices.ContainsFunc(nodes, func(n admin.Node) bool { return n.Leader }) { // it may be dead: nobody could declare it so
+				return codeError(wire.Unavailable, "no leader is known, so nobody can be removed", "\""+o.program()+" cluster health\" says what is missing")
+			}
 			return fail("conflict", "let it leave with \""+o.program()+" node leave "+n.Name+"\", or add --force", "%s is alive (%s)", n.Name, n.State)
 		}
 		question := "remove " + n.Name + " (" + n.ID.String() + ") for good?"

@@ -90,6 +90,7 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 		if err := chooseBinds(&o.nodeSettings, ports); err != nil {
 			return err
 		}
+		tellMoved(&o.nodeSettings, log)
 	} else {
 		rememberedBinds(&o.nodeSettings)
 		if !o.parentPipe { // "imctl dev" holds its nodes' ports

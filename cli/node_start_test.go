@@ -144,6 +144,41 @@ func TestNodeStartLife(t *testing.T) {
 	}
 }
 
+// TestNodeStartElsewhere: a node that does not get the addresses of the last time says so.
+func TestNodeStartElsewhere(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	addr := taken.Addr().String()
+	for _, c := range []struct{ name, memory, want string }{
+		{"taken", `{"mesh":"127.0.0.1:17","client_tcp":"` + addr + `","client_ws":"` + addr + `","admin":"` + addr + `"}`, "was=" + addr},
+		{"damaged", "xx", "cannot read where this node listened"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.start = func(s nodeSettings, log *slog.Logger) (server, error) {
+				f := newFakeServer(s, log)
+				f.open = errors.New("enough")
+				return f, nil
+			}
+			data := filepath.Join(w.dir, "d")
+			if err := os.MkdirAll(filepath.Join(data, "identity"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for path, text := range map[string]string{memberFile: "me", listenFile: c.memory} {
+				if err := os.WriteFile(filepath.Join(data, path), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, _, errs := w.run("node", "start", "--data", data); !strings.Contains(errs, c.want) || !strings.Contains(errs, "level=WARN") {
+				t.Errorf("want %q:\n%s", c.want, errs)
+			}
+		})
+	}
+}
+
 func nodeFlags() (*nodeSettings, *pflag.FlagSet) {
 	s := &nodeSettings{}
 	f := pflag.NewFlagSet("start", pflag.ContinueOnError)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -184,6 +185,26 @@ func readListenMemory(data string) (had listenMemory, ok bool) {
 		}
 	}
 	return had, ok
+}
+
+// tellMoved warns if a node that was here before listens elsewhere than it did. It must be called before rememberBinds.
+func tellMoved(s *nodeSettings, log *slog.Logger) {
+	had, ok := readListenMemory(s.data)
+	if !ok {
+		if _, err := os.Stat(filepath.Join(s.data, listenFile)); err == nil {
+			log.Warn("cannot read where this node listened the last time: it listens where a new one would; say where with --mesh, --client, --client-ws and --admin",
+				"file", filepath.Join(s.data, listenFile))
+		}
+		return
+	}
+	for _, l := range []struct{ what, was, now string }{
+		{"mesh", had.Mesh, s.mesh}, {"client", had.ClientTCP, s.clientTCP}, {"client-ws", had.ClientWS, s.clientWS}, {"admin", had.Admin, s.admin},
+	} {
+		if l.was != l.now && !s.lan {
+			log.Warn("the address of the last time is taken, this node listens on another one: does it run already, from a copy of its data folder?",
+				"listener", l.what, "was", l.was, "now", l.now)
+		}
+	}
 }
 
 // rememberedBinds completes what the operator said about this start with what held the last time.

@@ -54,7 +54,7 @@ func (m *Mesh) admit(conn *quic.Conn) {
 	if err == nil {
 		return
 	}
-	if code != closeCrossed && m.refusals.Allow() { // strangers must not be able to fill the log
+	if code != closeCrossed && m.worthTelling(err) { // strangers must not be able to fill the log
 		m.log.Warn("connection refused", "addr", conn.RemoteAddr().String(), "proto", proto, "reason", err)
 	}
 	_ = conn.CloseWithError(code, closeText(err))
@@ -91,6 +91,8 @@ func (m *Mesh) admitMember(ctx context.Context, conn *quic.Conn) (quic.Applicati
 		l := &link{conn: conn, kind: kind, process: theirs.Process, lanes: theirs.Lanes, arrived: arrival(conn)}
 		if err := p.slots[kind].offer(l); errors.Is(err, errCrossed) {
 			return closeCrossed, err
+		} else if errors.Is(err, ErrTwin) {
+			return closeTwin, err
 		} else if err != nil {
 			return closeBye, err
 		}

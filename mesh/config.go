@@ -42,6 +42,9 @@ type Config struct {
 	// Elsewhere is told when a node of this cluster answers at an address where another one was expected: addresses have
 	// changed. It must not block. May be nil.
 	Elsewhere func(id wire.NodeID, addr string)
+	// Twin is told when a peer turns this process away because another one runs as the same node: the error is ErrTwin. It may
+	// be called several times, from several goroutines, and must not block. May be nil.
+	Twin func(err error)
 	// Lanes is the number of lanes to each peer, 1 to MaxLanes. Zero means 4. Of two nodes the higher number holds.
 	Lanes int
 	// Lane is the pattern for every lane; Peer, Lane, Process and Logger are filled in by the mesh. A nil Handler means that

@@ -52,6 +52,7 @@ const (
 	closeProtocol    quic.ApplicationErrorCode = 5
 	closeBusy        quic.ApplicationErrorCode = 6
 	closeHelloUnread quic.ApplicationErrorCode = 7 // the dialler gave up before the hello was answered
+	closeTwin        quic.ApplicationErrorCode = 8 // another process of the same node stays, see twins
 )
 
 // closedBecause makes a typed error of what the other side gave as its reason for closing.
@@ -67,6 +68,8 @@ func closedBecause(err error) error {
 		return fmt.Errorf("it refuses us: %s: %w", app.ErrorMessage, ErrIdentity)
 	case closeCrossed:
 		return errCrossed
+	case closeTwin:
+		return fmt.Errorf("it refuses us: %w", ErrTwin)
 	case closeBusy:
 		return wire.Errorf(wire.Busy, "%s", app.ErrorMessage)
 	}

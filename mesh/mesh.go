@@ -34,6 +34,7 @@ type Mesh struct {
 	joins   *rate.Limiter
 	// refusals bounds the log lines that strangers can cause.
 	refusals *rate.Limiter
+	told     tellOnce
 	joining  chan struct{} // join requests under way
 	admits   chan struct{} // accepted connections before their hello
 	ctx      context.Context

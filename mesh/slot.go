@@ -32,6 +32,7 @@ type slot struct {
 
 	mu       sync.Mutex
 	cur      *link
+	twins    twins
 	ended    error         // why there will be no more connections
 	changed  chan struct{} // closed and replaced at each change of what is below or above
 	started  uint64        // attempts begun
@@ -177,11 +178,13 @@ func (s *slot) attempt() {
 
 	s.mu.Lock()
 	var old *link
-	installed := false
+	installed, refused := false, false
 	switch {
 	case err != nil:
 	case s.giveWay:
 		err = errCrossed
+	case s.twins.refuses(l.process):
+		err, refused = twinError(s.p.id), true
 	default:
 		old, installed = s.installLocked(l)
 	}
@@ -200,7 +203,13 @@ func (s *slot) attempt() {
 	if worthALine { // once per reason: attempts go on for as long as the member is away
 		m.log.Warn("cannot connect, trying on", "peer", s.p.id, "conn", s.kind.String(), "addr", addr, "err", err)
 	}
-	if l != nil && !installed {
+	if refused {
+		_ = l.conn.CloseWithError(closeTwin, closeText(err))
+		return
+	}
+	if l == nil {
+		m.refusedAsTwin(err)
+	} else if !installed {
 		s.bypass(l)
 		return
 	}
@@ -228,6 +237,10 @@ func (s *slot) offer(l *link) error {
 	if s.ended == nil && l.conn.Context().Err() != nil {
 		s.mu.Unlock() // gone while it waited: it must not push a living one out
 		return context.Cause(l.conn.Context())
+	}
+	if s.twins.refuses(l.process) {
+		s.mu.Unlock()
+		return twinError(s.p.id)
 	}
 	old, ok := s.installLocked(l)
 	ended := s.ended
@@ -263,6 +276,7 @@ func (s *slot) installLocked(l *link) (old *link, ok bool) {
 	}
 	old = s.cur
 	s.cur = l
+	s.twins.took(l.process)
 	l.installed = time.Now()
 	l.laneCtx, l.endLanes = context.WithCancel(l.conn.Context())
 	return old, true
@@ -314,6 +328,7 @@ func (s *slot) lost(l *link) {
 		s.changedLocked()
 	}
 	s.mu.Unlock()
+	s.p.m.refusedAsTwin(context.Cause(l.conn.Context()))
 	if was {
 		s.p.m.log.Info("disconnected", "peer", s.p.id, "conn", s.kind.String(), "reason", context.Cause(l.conn.Context()))
 		s.p.m.notify.changed(s.p.id)

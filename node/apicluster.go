@@ -41,7 +41,7 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	_, err := n.prove(try)
 	cancel()
 	if err != nil {
-		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones; if they run on other addresses than before, start one with --join ADDR of another", st.Quorum, st.Voters)
+		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones; if they run on other addresses than before, start one with --join ADDR of another; if a majority of them is lost for good, see `imctl raft recover --help`", st.Quorum, st.Voters)
 	}
 	votersDown, eligible := 0, 0
 	for _, node := range n.fsm.Nodes() {

@@ -40,6 +40,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	t.Parallel()
+	t.TempDir() // the data folders stand beside it: they go after the nodes are closed, not before
 	clusterSlots <- struct{}{}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	c := &cluster{t: t, ctx: ctx, dir: map[string]string{}, up: map[string]*Node{}}

@@ -34,6 +34,9 @@ type life struct {
 // errEnded: the incarnation is over; the node comes up anew.
 var errEnded = errors.New("the incarnation ended")
 
+// errNotYet: the table does not have this node yet, as at its founding.
+var errNotYet = errors.New("not entered as a member yet")
+
 // errRemoved ends the node: it is no longer a member and never will be under this id.
 var errRemoved = errors.New("this node left the cluster or was removed: its id never comes back; start with an empty data folder, --join and a token to make a new member")
 
@@ -47,7 +50,11 @@ func (n *Node) runLives(ctx context.Context) error {
 		if errors.Is(err, errRemoved) {
 			return err
 		}
-		n.log.Warn("incarnation over, coming up anew", "why", err)
+		if errors.Is(err, errNotYet) {
+			n.log.Debug("cannot come up yet", "why", err)
+		} else {
+			n.log.Warn("incarnation over, coming up anew", "why", err)
+		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return nil
 		}
@@ -72,7 +79,7 @@ func (n *Node) liveOnce(ctx context.Context) error {
 		if n.wasMember() {
 			return errRemoved
 		}
-		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
+		return fmt.Errorf("%w: %s %s", errNotYet, r.Code, r.Text)
 	case r.Code != wire.OK:
 		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
 	case r.Boot != boot:

@@ -1,9 +1,25 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"time"
 )
+
+// folderEvery is the time between two looks at the data folder.
+const folderEvery = 5 * time.Second
+
+// watchFolder ends the node when its data folder is deleted, moved or replaced: whatever it agrees to from then on would be
+// forgotten at its end, and a voter must not forget.
+func (n *Node) watchFolder(ctx context.Context) error {
+	for sleep(ctx, folderEvery) {
+		if err := n.dir.Check(); err != nil {
+			return n.fail(fmt.Errorf("%w; if it cannot be put back, remove this node (imctl node remove %s) and let it join again as a new member", err, n.name))
+		}
+	}
+	return nil
+}
 
 // checkMachine says at the start what of this machine will limit the node. Only what cannot work is an error.
 func (n *Node) checkMachine() error {

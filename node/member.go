@@ -72,7 +72,9 @@ func (n *Node) remember() error {
 	var files [3][]byte
 	for i, which := range []datadir.Secret{datadir.NodeCert, datadir.NodeKey, datadir.CACert} {
 		b, err := n.dir.Secret(which)
-		if err != nil {
+		if errors.Is(err, datadir.ErrMissing) {
+			return lostFile(err)
+		} else if err != nil {
 			return err
 		}
 		files[i] = b
@@ -97,6 +99,12 @@ func (n *Node) remember() error {
 			n.name = m.Name
 		}
 	}
+	if n.name == "" && n.dir.LostMembers() { // that is no removal: who this node is stands in its certificate
+		if n.cfg.Name == "" || len(n.cfg.Join) == 0 {
+			return fmt.Errorf("data folder %s: the list of members is missing (members.json): start the node with --name, as it was called, and --join with the address of any member", n.cfg.Data)
+		}
+		n.name = n.cfg.Name
+	}
 	if n.name == "" { // peerBook.removed took it off the list
 		return fmt.Errorf("data folder %s: %w", n.cfg.Data, errRemoved)
 	}
@@ -114,10 +122,17 @@ func (n *Node) remember() error {
 		}
 		n.ca.Store(ca)
 	}
-	if n.secrets, err = loadSecrets(n.dir); err != nil {
+	if n.secrets, err = loadSecrets(n.dir); errors.Is(err, datadir.ErrMissing) {
+		return lostFile(err)
+	} else if err != nil {
 		return err
 	}
 	return n.settleMode(n.secrets.Dev)
+}
+
+// lostFile is what becomes of a member of whose folder a file is missing.
+func lostFile(err error) error {
+	return fmt.Errorf("the data folder is incomplete: %w; restore the file from a copy, or remove this node from the cluster, empty the folder and join again as a new member", err)
 }
 
 // checkToken refuses a token of another cluster: whoever gives one for a folder that is a member already, with the same

@@ -142,7 +142,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.openCasts()
 	n.openPresence()
 	if n.mesh, err = mesh.New(mesh.Config{
-		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered,
+		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered, Twin: n.twin,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
 	}); err != nil {
 		return err
@@ -209,6 +209,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.group.Go(func() error { return n.runRebalance(n.ctx) })
 	n.group.Go(func() error { return n.runPeers(n.ctx) })
 	n.group.Go(func() error { return n.runRenewal(n.ctx) })
+	n.group.Go(func() error { return n.watchFolder(n.ctx) })
 	return nil
 }
 
@@ -248,6 +249,15 @@ func (n *Node) fail(err error) error {
 func (n *Node) fatal(err error) {
 	n.log.Error("stopping: this node can no longer be trusted", "err", err)
 	n.end(err)
+}
+
+// twin ends this process: it is not the only one that runs as this node, and together they could vote and deliver twice.
+func (n *Node) twin(err error) {
+	if n.ctx.Err() != nil {
+		return // it is ending already
+	}
+	n.fatal(fmt.Errorf("%w: its data folder is a copy of this node's, or this one is a copy of its (%s): never run both; "+
+		"delete the copy's folder and let it join as a new member with a token", err, n.cfg.Data))
 }
 
 // end makes Wait return; the first cause holds.

@@ -315,6 +315,9 @@ func unreachable(base string, err error) *Error {
 		e.Code, e.Status = wire.Timeout, StatusTimeout
 		e.Text = fmt.Sprintf("%s did not answer in time", host)
 		e.Hint = "the outcome is not known; the node may be stopped or cut off: try another one with --addr, or more time with --timeout"
+	case strings.Contains(err.Error(), "malformed HTTP"):
+		e.Text = fmt.Sprintf("%s does not speak HTTP", host)
+		e.Hint = "is this the admin address of an imroute node? its other ports are for peers and clients"
 	default:
 		e.Text = fmt.Sprintf("the connection to %s broke: %v", host, rootCause(err))
 		e.Hint = "did the node stop? see imctl node list with the --addr of another one"

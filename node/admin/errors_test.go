@@ -133,6 +133,25 @@ func TestNetworkErrorsSayWhatToDo(t *testing.T) {
 	if want := "no node answers at " + dead + " (is it running? see imctl dev, or name another node with --addr)"; err == nil || err.Error() != want || !IsUnreachable(err) {
 		t.Errorf("%v\nwant %s", err, want)
 	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // as a node's port for clients answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			_, _ = c.Write([]byte("\x00\x00\x00\x01\xa3"))
+			_ = c.Close()
+		}
+	}()
+	if _, err := dial(t, l.Addr().String()).Nodes(t.Context()); err == nil || !strings.Contains(err.Error(), "does not speak HTTP (is this the admin address") {
+		t.Errorf("another port: %v", err)
+	}
 	dead2 := deadAddr(t)
 	_, err = dial(t, dead, dead2).Nodes(t.Context())
 	if !IsUnreachable(err) || !strings.Contains(err.Error(), dead+", "+dead2) {

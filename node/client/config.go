@@ -72,7 +72,8 @@ type Config struct {
 	Timeout time.Duration
 	// DialTimeout bounds making one network connection. 0: 3 s.
 	DialTimeout time.Duration
-	// LoginTimeout bounds one whole login; a node that says it waits for a fence gets the time it named on top. 0: 10 s.
+	// LoginTimeout bounds one whole login, half of it while there are addresses that were not tried yet; a node that says it
+	// waits for a fence gets the time it named on top. 0: 10 s.
 	LoginTimeout time.Duration
 	// BackoffMin and BackoffMax bound the jittered exponential pause between logins. 0: 50 ms and 5 s.
 	BackoffMin, BackoffMax time.Duration

@@ -275,10 +275,31 @@ func TestWaitingExtendsTheLogin(t *testing.T) {
 func TestLoginTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, "a:1", "b:1")
+		begun := time.Now()
 		c := open(t, n.config("a:1", "b:1"), func() {
 			n.nodes["a:1"].accept().want(wire.TypeLogin) // and says nothing
 			n.nodes["b:1"].welcome(1)
 		})
+		if d := time.Since(begun); d > 6*time.Second {
+			t.Errorf("a node that hangs kept the client from the other one for %v", d)
+		}
+		shut(t, c)
+	})
+}
+
+// The last one left gets the whole time: it may just be slow.
+func TestSlowLoginAtTheOnlyNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, "a:1")
+		c := open(t, n.config("a:1"), func() {
+			fc := n.nodes["a:1"].accept()
+			fc.want(wire.TypeLogin)
+			time.Sleep(9 * time.Second)
+			fc.send(wire.Frame{Type: wire.TypeWelcome, Epoch: 1, Node: "a", IdleMS: 30000, MaxPayload: 100})
+		})
+		if d := n.dialed(); len(d) != 1 {
+			t.Errorf("dialled %v", d)
+		}
 		shut(t, c)
 	})
 }

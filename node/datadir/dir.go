@@ -121,6 +121,30 @@ func (d *Dir) Path() string { return d.path }
 // RaftDir is the folder for the Raft log and snapshots. It exists.
 func (d *Dir) RaftDir() string { return filepath.Join(d.path, raftDir) }
 
+// Check fails with ErrGone if the folder is not at its place any more, or another one is: what is written to files that were
+// opened before is lost when they are closed.
+func (d *Dir) Check() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lock == nil {
+		return nil
+	}
+	ours, err := d.lock.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the data folder's lock: %w", err)
+	}
+	there, err := os.Stat(filepath.Join(d.path, lockFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: %w", d.path, ErrGone)
+	case err != nil:
+		return nil // it cannot be told at the moment
+	case !os.SameFile(ours, there):
+		return fmt.Errorf("%s was replaced by another folder: %w", d.path, ErrGone)
+	}
+	return nil
+}
+
 // Free returns how many bytes this process can still write on the folder's file system.
 func (d *Dir) Free() (uint64, error) {
 	n, err := free(d.path)

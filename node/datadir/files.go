@@ -160,11 +160,18 @@ func (d *Dir) Members() ([]Member, error) {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, ErrDamaged):
-		return nil, fmt.Errorf("%w; delete it and start the node with --join and the address of any member", err)
+		return nil, fmt.Errorf("%w; delete it and start the node with --name, --join and the address of any member", err)
 	case err != nil:
 		return nil, err
 	}
 	return m, nil
+}
+
+// LostMembers tells that there is no list of members, not even an empty one. Somebody deleted it if this node has been a
+// member.
+func (d *Dir) LostMembers() bool {
+	_, err := os.Stat(filepath.Join(d.path, membersFile))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // SetMembers replaces the list of members.

@@ -16,8 +16,10 @@ var (
 	ErrDamaged = errors.New("damaged")
 	// ErrIncomplete: the folder holds state of a node but not the file that says which.
 	ErrIncomplete = errors.New("the data folder is incomplete")
+	// ErrGone: the folder that is open was deleted or moved.
+	ErrGone = errors.New("the data folder is gone: it was deleted or moved while the node runs")
 	// ErrMissing: a file that was asked for has not been written yet.
-	ErrMissing = errors.New("not there yet")
+	ErrMissing = errors.New("is not there")
 
 	errLocked = errors.New("locked")
 )

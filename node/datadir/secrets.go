@@ -34,7 +34,7 @@ func (d *Dir) Secret(s Secret) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%s: %w", path, ErrMissing)
+		return nil, fmt.Errorf("%s %w", path, ErrMissing)
 	case err != nil:
 		return nil, err
 	case len(bytes.TrimSpace(b)) == 0:

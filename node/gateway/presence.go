@@ -28,5 +28,12 @@ func (s *Session) NoInstance(service string, code wire.Code, text string) {
 	s.control(&wire.Frame{Type: wire.TypeLeave, Kind: wire.ToService, To: service, Code: code, Text: clip(text)})
 }
 
-// Age is for how long the connection has been there.
-func (s *Session) Age() time.Duration { return s.g.cfg.Clock.Now().Sub(s.since) }
+// Age is for how long the session has been open; 0 before that.
+func (s *Session) Age() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened.IsZero() {
+		return 0
+	}
+	return s.g.cfg.Clock.Now().Sub(s.opened)
+}

@@ -65,6 +65,7 @@ type Session struct {
 	goawayAt    time.Duration // 0: none
 	goawayCode  wire.Code
 	writeBy     time.Time // the connection's write deadline as last set
+	opened      time.Time // when it was registered: a login may have waited for a fence before
 	writeSince  time.Time // when the write under way, or the last one, began
 	cancelLogin context.CancelCauseFunc
 	ctl         queue         // everything but deliver frames
@@ -136,7 +137,7 @@ func (s *Session) Open(epoch wire.Epoch) {
 		s.mu.Unlock()
 		return
 	}
-	s.epoch, s.phase = epoch, open
+	s.epoch, s.phase, s.opened = epoch, open, s.g.cfg.Clock.Now()
 	s.heard.Store(int64(s.g.now()))
 	s.controlLocked(&f)
 	s.wakeLocked()

@@ -74,6 +74,31 @@ func manual(clock *manualClock, more func(c *Config, n *fakeNode)) func(c *Confi
 	}
 }
 
+// A login that waits for a fence counts as online from its end, not from its beginning.
+func TestAgeCountsFromOpening(t *testing.T) {
+	clock := newManualClock()
+	r := newRig(t, manual(clock, func(_ *Config, n *fakeNode) {
+		n.login = func(_ context.Context, s *Session, waiting func(time.Duration)) (Welcome, error) {
+			waiting(10 * time.Second)
+			clock.advance(5 * time.Second)
+			if age := s.Age(); age != 0 {
+				t.Errorf("age %v before it is open", age)
+			}
+			return Welcome{Epoch: 7}, nil
+		}
+	}))
+	c := r.dial()
+	c.send(loginFrame("bob"))
+	expect(t, c, wire.TypeWaiting)
+	expect(t, c, wire.TypeWelcome)
+	s := r.node.session(t, "bob")
+	before := clock.Now()
+	clock.advance(2 * time.Second)
+	if want := clock.Now().Sub(before); s.Age() != want {
+		t.Errorf("age %v, want %v", s.Age(), want)
+	}
+}
+
 func TestIdle(t *testing.T) {
 	clock := newManualClock()
 	r := newRig(t, manual(clock, nil))

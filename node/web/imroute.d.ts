@@ -103,7 +103,7 @@ export interface Config {
   timeout?: number;
   /** Bounds making one connection. Default 3000. */
   dialTimeout?: number;
-  /** Bounds one login; a node that waits for a fence gets the time it names on top. Default 10000. */
+  /** Bounds one login, half of it while there are addresses not tried yet; a node that waits for a fence gets the time it names on top. Default 10000. */
   loginTimeout?: number;
   /** Bounds of the jittered exponential pause between logins. Default 50 and 5000. */
   backoffMin?: number;

@@ -312,6 +312,7 @@ class Session {
     this.addr = addr;
     this.attempt = attempt;
     this.deadline = deadline;
+    this.patience = 0; // for the answer to its login
     this.cancel = new AbortController();
   }
   get open() {
@@ -765,6 +766,8 @@ export class Client {
     this.#tried.push(addr);
     this.#dueAt = NEVER;
     const s = new Session(addr, ++this.#attempt, now + this.#cfg.loginTimeout);
+    // A process that hangs is still connected to by its kernel: the others must get their turn.
+    s.patience = this.#plan.length > 0 ? this.#cfg.loginTimeout / 2 : this.#cfg.loginTimeout;
     this.#next = s;
     this.#live.add(s);
     if (!this.#cur) this.#report({ kind: "connecting", addr });
@@ -793,7 +796,7 @@ export class Client {
     this.#schedule();
     ws.onopen = () => {
       if (s.ended) return;
-      s.deadline = this.#env.now() + this.#cfg.loginTimeout;
+      s.deadline = this.#env.now() + s.patience;
       this.#schedule();
       const login = { type: "login", version: PROTOCOL_VERSION, client: this.#cfg.client, instance: this.#instance, attempt: String(s.attempt) };
       if (this.#cfg.tenant) login.tenant = this.#cfg.tenant;
