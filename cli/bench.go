@@ -16,12 +16,12 @@ import (
 
 func newBenchCmd(a *app) *cobra.Command {
 	c := group("bench", "Measure a cluster with many clients",
-		newBenchSendCmd(a), newBenchLoginCmd(a), newBenchIdleCmd(a), newBenchFailoverCmd(a), newBenchOverloadCmd(a))
+		newBenchSendCmd(a), newBenchLoginCmd(a), newBenchIdleCmd(a), newBenchFailoverCmd(a), newBenchOverloadCmd(a),
+		newBenchTableCmd(a), newBenchMeshCmd(a))
 	c.Long = "Bench is the load generator. It starts a cluster of its own on this machine (real node processes, temporary\n" +
 		"data), unless --addr names the client addresses of another one, one a node, and drives it through the public\n" +
 		"Go SDK. It exits with 1 if a message was lost, came twice, out of order or damaged, or a login failed.\n\n" +
-		"A figure of one machine says nothing about another one: only ratios of runs taken in turn on one machine do.\n" +
-		"The table of routes is measured alone, by \"go test -bench . ./raftfsm\"."
+		"A figure of one machine says nothing about another one: only ratios of runs taken in turn on one machine do."
 	return c
 }
 
@@ -245,6 +245,9 @@ func (o *benchOptions) showResult(r bench.Result) error {
 	}
 	if r.Overload != nil {
 		overloadFields(&f, r.Overload)
+	}
+	if r.Table != nil {
+		return tableFields(&f, r.Table).write(o.io.Out)
 	}
 	f.add("cluster", r.Cluster)
 	return f.write(o.io.Out)

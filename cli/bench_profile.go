@@ -149,14 +149,21 @@ func (p *benchProfiler) self() (over func()) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		err := f.Close()
-		a, e := os.Create(p.file("imctl-bench", "allocs"))
-		if e == nil {
-			e = errors.Join(pprof.Lookup("allocs").WriteTo(a, 0), a.Close())
-		}
-		if err = errors.Join(err, e); err != nil {
+		if err := f.Close(); err != nil {
 			p.fail(fmt.Errorf("profile of the generator: %w", err))
 		}
+		p.allocations()
+	}
+}
+
+// allocations writes those of this process since its start.
+func (p *benchProfiler) allocations() {
+	f, err := os.Create(p.file("imctl-bench", "allocs"))
+	if err == nil {
+		err = errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+	}
+	if err != nil {
+		p.fail(fmt.Errorf("profile of the generator: %w", err))
 	}
 }
 

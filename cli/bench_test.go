@@ -40,6 +40,12 @@ func TestBenchUsage(t *testing.T) {
 		"bench failover --clients 0":                                 "--clients",
 		"bench failover --nodes 2":                                   "needs 3",
 		"bench failover --rate 0":                                    "--rate",
+		"bench table --routes 3":                                     "routes is 3",
+		"bench table --addr 127.0.0.1:1":                             "its own process",
+		"bench table --duration 0s":                                  "duration",
+		"bench mesh --sizes 3,99":                                    "--nodes 99",
+		"bench mesh --sizes 1":                                       "needs 2",
+		"bench mesh --addr 127.0.0.1:1":                              "without clients",
 		"bench sned":                                                 "unknown command",
 	} {
 		code, out, errs := newWorld(t).run(strings.Fields(args)...)
@@ -177,5 +183,20 @@ func TestBenchProfiles(t *testing.T) {
 	}
 	if base := (&benchProfiler{tls: true}).base("h:1"); base != "https://h:1" {
 		t.Errorf("base %s", base)
+	}
+}
+
+func TestBenchMeshCounters(t *testing.T) {
+	c, err := readMeshCounters(strings.NewReader("# HELP x y\nimroute_mesh_sent_bytes_total{peer=\"n2\"} 1.5e+06\nimroute_raft_term 7\nimroute_peers_up 2\nimroute_mesh_received_bytes_total{peer=\"n2\"} 5\n"))
+	if err != nil || c.Term != 7 || c.Peers != 2 || len(c.Sent) != 1 || c.Sent["n2"] != 1.5e6 {
+		t.Errorf("%+v %v", c, err)
+	}
+	if _, err := readMeshCounters(strings.NewReader("go_goroutines 5\n")); err == nil {
+		t.Error("not a node's metrics")
+	}
+	var out syncBuffer
+	if err := meshTable(&out, []bench.Result{{Mesh: &bench.MeshResult{Nodes: 15, StartMS: 5500, CPUMSPerS: 8.5, CPUMSPerSMax: 20, Links: 105, LinkBytes: 1500, LinkBytesMax: 12345}}}); err != nil ||
+		!strings.Contains(out.String(), "0.85 %") || !strings.Contains(out.String(), "12,345") {
+		t.Errorf("%s %v", out.String(), err)
 	}
 }

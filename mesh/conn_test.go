@@ -118,6 +118,7 @@ func TestPeerRestarts(t *testing.T) {
 			}
 		}
 		next(true)
+		before := a.Peers()[0].Traffic
 		closeMesh(t, b)
 		next(false)
 		c.start(2, configure(func(c *Config) { c.Bind = bind }))
@@ -125,6 +126,9 @@ func TestPeerRestarts(t *testing.T) {
 		next(true)
 		mustCall(t, a, 2, wire.CallAdmin, "again")
 		mustCall(t, a, 2, wire.CallRenew, "again")
+		if now := a.Peers()[0].Traffic; before.Sent == 0 || before.Received == 0 || now.Sent <= before.Sent || now.Received <= before.Received {
+			t.Errorf("traffic of all connections went from %+v to %+v", before, now)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ const streamHeadWait = 5 * time.Second // for the first bytes of a stream
 func (l *link) serve(s *slot) {
 	m := s.p.m
 	defer s.lost(l)
+	s.p.traffic.begin(l)
+	defer s.p.traffic.end(l)
 	if l.kind == kindData && l.dialled && m.cfg.Lane.Handler != nil {
 		for k := range max(m.cfg.Lanes, l.lanes) {
 			if !m.spawn(func() { l.keepLane(s.p, k) }) {

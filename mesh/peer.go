@@ -26,6 +26,8 @@ type peer struct {
 
 	lanes [MaxLanes]atomic.Pointer[lane.Session] // set under mu
 
+	traffic traffic
+
 	mu    sync.Mutex
 	ended bool
 }
@@ -106,13 +108,14 @@ type PeerInfo struct {
 	RTT     time.Duration // smoothed, of the Raft connection if it is up, else of the data connection; 0 if neither
 	LastErr string        // why the last attempt to connect failed; empty while both connections are up
 	Lanes   []lane.Stats  // of the lanes made so far, by lane number
+	Traffic Traffic       // of all connections so far
 }
 
 // Peers lists the peers that connections are kept to, in the order of their ids.
 func (m *Mesh) Peers() []PeerInfo {
 	var infos []PeerInfo
 	for id, p := range *m.peers.Load() {
-		info := PeerInfo{ID: id}
+		info := PeerInfo{ID: id, Traffic: p.traffic.now()}
 		for k, s := range p.slots {
 			l, err := s.currentOrErr()
 			if l == nil {

@@ -30,7 +30,7 @@ var clusterSlots = make(chan struct{}, 2)
 
 // cluster is some nodes in this process, over real sockets and real disks.
 type cluster struct {
-	t   *testing.T
+	t   testing.TB
 	ctx context.Context
 	mu  sync.Mutex
 	dir map[string]string // of each node, kept over restarts
@@ -212,7 +212,7 @@ func (c *cluster) until(what string, cond func() error) {
 	untilOr(c.t, what, cond)
 }
 
-func untilOr(t *testing.T, what string, cond func() error) {
+func untilOr(t testing.TB, what string, cond func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -257,7 +257,7 @@ func (c *cluster) leader(nodes ...*Node) (leads *Node) {
 // user is a client that keeps what happens to it.
 type user struct {
 	*client.Client
-	t      *testing.T
+	t      testing.TB
 	states chan client.State
 	lost   chan client.Result // OnRefused
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imroute/mesh"
 	"imroute/mesh/wire"
 	"imroute/node/admin"
 	"imroute/node/admin/metrics"
@@ -117,6 +118,8 @@ func (n *Node) openMetrics() (err error) {
 			}
 			return out
 		},
+		MeshSent:     n.meshTraffic(func(t mesh.Traffic) uint64 { return t.Sent }),
+		MeshReceived: n.meshTraffic(func(t mesh.Traffic) uint64 { return t.Received }),
 		PeersUp: func() float64 {
 			up := 0
 			for _, p := range n.mesh.Peers() {
@@ -186,6 +189,17 @@ func (n *Node) openMetrics() (err error) {
 		},
 	})
 	return err
+}
+
+// meshTraffic reads one of the counters of all peers.
+func (n *Node) meshTraffic(which func(mesh.Traffic) uint64) func() map[string]float64 {
+	return func() map[string]float64 {
+		out := map[string]float64{}
+		for _, p := range n.mesh.Peers() {
+			out[n.nameOf(p.ID)] = float64(which(p.Traffic))
+		}
+		return out
+	}
 }
 
 func (m *nodeMetrics) handler(log *slog.Logger) http.Handler { return metrics.Handler(m.registry, log) }

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"bytes"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"imroute/mesh/wire"
 )
@@ -40,6 +43,48 @@ type pending struct {
 	inc        wire.Incarnation
 	slot       int
 	prev, next *pending
+}
+
+// keepTogether is the largest payload that is copied together with the names: whoever remembers a name for longer than the
+// message keeps that much with it. What is no longer than keepInside, names included, lies in the pending itself.
+const (
+	keepTogether = 1 << 10
+	keepInside   = 192
+)
+
+// roomyPending is a pending with space for a short message.
+type roomyPending struct {
+	pending
+	space [keepInside]byte
+}
+
+// keepPending makes a pending of a copy of m, which may share memory with a buffer of somebody else.
+func keepPending(m *wire.Forward) *pending {
+	names, size := len(m.Tenant)+len(m.To)+len(m.From), len(m.Payload)
+	if size > keepTogether {
+		size = 0
+	}
+	var p *pending
+	var b []byte
+	if names+len(m.Payload) <= keepInside {
+		r := new(roomyPending)
+		p, b = &r.pending, r.space[:0]
+	} else {
+		p, b = new(pending), make([]byte, 0, names+size)
+	}
+	p.m, p.ack = *m, m.Ack
+	b = append(append(append(b, m.Tenant...), m.To...), m.From...)
+	s := unsafe.String(unsafe.SliceData(b), names) // nobody writes to these bytes again
+	p.m.Tenant, s = s[:len(m.Tenant)], s[len(m.Tenant):]
+	p.m.To, p.m.From = s[:len(m.To)], s[len(m.To):]
+	p.m.Payload = nil
+	switch {
+	case size > 0:
+		p.m.Payload = slices.Clip(append(b, m.Payload...)[names:])
+	case len(m.Payload) > 0:
+		p.m.Payload = bytes.Clone(m.Payload)
+	}
+	return p
 }
 
 // sink hears the end of a part of a message to many: the answer of one node, or what became of it without one. It is called

@@ -17,7 +17,7 @@ import (
 
 // sightings is what a watcher is told.
 type sightings struct {
-	t      *testing.T
+	t      testing.TB
 	mu     sync.Mutex
 	all    []client.Presence
 	last   map[string]client.Presence

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -141,6 +142,9 @@ func (p *proposer) run(ctx context.Context, forget func(seq uint64, clients []wi
 		p.refused, p.inflight, p.flying, p.index = nil, 0, nil, max(p.index, r.Index)
 		p.mu.Unlock()
 		forget(seq, clients)
+		// Whoever is ready to run may have another operation: one that comes a moment after the batch was taken waits for a
+		// whole round of it.
+		runtime.Gosched()
 	}
 	p.mu.Lock()
 	left := p.queue

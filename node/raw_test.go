@@ -10,12 +10,12 @@ import (
 
 // raw is a client without an SDK, for what the SDK would never do.
 type raw struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	in   *wire.FrameReader
 }
 
-func rawLogin(t *testing.T, at *Node, id string, instance, attempt uint64) *raw {
+func rawLogin(t testing.TB, at *Node, id string, instance, attempt uint64) *raw {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", at.Addrs().ClientTCP, patience)
 	if err != nil {

@@ -131,9 +131,8 @@ func (r *router) newPending(o origin, m *wire.Forward, timeout time.Duration) *p
 		r.report(o, m.Counter, wire.Overloaded, "", "too many messages of this node are waiting for their outcome")
 		return nil
 	}
-	p := &pending{m: *m, ack: m.Ack, origin: o, deadline: now() + timeout}
-	p.m.Tenant, p.m.To, p.m.From = strings.Clone(m.Tenant), strings.Clone(m.To), strings.Clone(m.From)
-	p.m.Payload = append([]byte(nil), m.Payload...)
+	p := keepPending(m)
+	p.origin, p.deadline = o, now()+timeout
 	r.pendings.add(p)
 	return p
 }
@@ -473,7 +472,7 @@ func (r *router) abandoned(node wire.NodeID, inc wire.Incarnation) {
 		if l := r.lane(node, wire.ClientID{Tenant: p.m.Tenant, ID: p.m.To}); l != nil {
 			// What it was sent behind may still lie in the lane.
 			if st := l.Stats(); st.AckedSeq < st.LastSeq {
-				r.passed.note(passedKey{flowKey{p.m.Instance, p.m.Tenant, p.m.To}, node, r.pendings.incarnation(p)}, passing{l, st.LastSeq, p.m.Counter})
+				r.passed.note(passedKey{flowKey{p.m.Instance, strings.Clone(p.m.Tenant), strings.Clone(p.m.To)}, node, r.pendings.incarnation(p)}, passing{l, st.LastSeq, p.m.Counter})
 			}
 		}
 		r.pendings.doubted(p.ref)

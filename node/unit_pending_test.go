@@ -2,8 +2,10 @@ package node
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"imroute/mesh/wire"
 )
@@ -97,5 +99,26 @@ func TestPendingWheel(t *testing.T) {
 	ps.expired(last, at)
 	if n := len(ps.all()); n != 0 || ps.bytes.Load() != 0 {
 		t.Errorf("%d left, %d bytes", n, ps.bytes.Load())
+	}
+}
+
+// TestPendingKeeps: a pending shares nothing with the message it was made of, whatever its size.
+func TestPendingKeeps(t *testing.T) {
+	for _, size := range []int{0, 1, keepInside - 8, keepInside - 7, keepTogether, keepTogether + 1} {
+		for _, tenant := range []string{"", "acme"} {
+			buf := []byte(tenant + "bob" + "alice" + strings.Repeat("x", size))
+			n := len(tenant)
+			m := &wire.Forward{
+				Tenant: unsafe.String(&buf[0], n), To: unsafe.String(&buf[n], 3), From: unsafe.String(&buf[n+3], 5), Payload: buf[n+8:], Instance: 7,
+			}
+			p := keepPending(m)
+			clear(buf)
+			if p.m.Tenant != tenant || p.m.To != "bob" || p.m.From != "alice" || string(p.m.Payload) != strings.Repeat("x", size) || p.m.Instance != 7 {
+				t.Errorf("%d bytes, tenant %q: %q %q %q, %d bytes", size, tenant, p.m.Tenant, p.m.To, p.m.From, len(p.m.Payload))
+			}
+			if cap(p.m.Payload) > 2*size+64 {
+				t.Errorf("%d bytes take %d", size, cap(p.m.Payload))
+			}
+		}
 	}
 }

@@ -40,6 +40,9 @@ type dir struct {
 	refs  []page
 	pages int
 	rows  int
+	// expect is how many pages a restore that is under way will fill: rows of a snapshot come in the order of their keys, so
+	// the first pages are as deep as all the others will be. 0 otherwise.
+	expect int
 	// extra holds rows of a directory over whole ids that agree in too many bits of the hash. It is searched from end to end.
 	extra []page
 }
@@ -59,7 +62,7 @@ func (d *dir) unshare(w *writer) {
 func (d *dir) index(k uint64) int { return int(k >> (64 - d.depth)) }
 
 // maxDepth bounds the directory to sixteen entries a page; random keys need three or four.
-func (d *dir) maxDepth() uint8 { return uint8(min(bits.Len(uint(d.pages))+3, 28)) }
+func (d *dir) maxDepth() uint8 { return uint8(min(bits.Len(uint(max(d.pages, d.expect)))+3, 28)) }
 
 // span is the range of entries that name the same page as entry i.
 func (d *dir) span(i int) (from, to int) {

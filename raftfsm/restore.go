@@ -142,8 +142,24 @@ func (sr *snapshotReader) readHeader(payload []byte, cluster uint64) error {
 		return fmt.Errorf("%w: it needs feature level %d, this program knows %d", ErrSnapshotVersion, m.FeatureLevel, sr.known)
 	}
 	sr.t.meta = m
+	sr.expect(sr.header.Routes, sr.header.Topics)
 	return nil
 }
+
+// expect prepares the directories for rows in the order of their keys, of which that many will come. Without it most would
+// end up where rows go that no sensible directory tells apart, and be searched for from end to end.
+func (sr *snapshotReader) expect(routes, topics int) {
+	for i := range sr.t.stripes {
+		sr.t.stripes[i].root.expect = expectedPages(routes / stripes)
+		sr.t.topics.stripes[i].expect = expectedPages(topics / stripes)
+	}
+}
+
+// maxExpected bounds what a header can make of a directory.
+const maxExpected = 1 << 16
+
+// expectedPages is how many pages so many rows of one stripe fill at most, unless their ids are very long.
+func expectedPages(rows int) int { return min(max(rows, 0)/16, maxExpected) }
 
 func (sr *snapshotReader) readChunk(kind byte, payload []byte) error {
 	t := sr.t
@@ -238,6 +254,7 @@ func (sr *snapshotReader) readTrailer(payload []byte) error {
 		return damaged("it has %d routes, %d holders of topics and %d nodes, and claims %d, %d and %d",
 			sr.routes, sr.topics, len(t.nodes), h.Routes, h.Topics, h.Nodes)
 	}
+	sr.expect(0, 0)
 	switch n, err := sr.r.Read(make([]byte, 1)); {
 	case n > 0:
 		return damaged("something follows its end")

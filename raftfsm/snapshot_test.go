@@ -2,10 +2,13 @@ package raftfsm
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
 	"slices"
+	"strconv"
 	"testing"
 
 	"imroute/mesh/wire"
@@ -273,4 +276,69 @@ func sealedForFuzz(b []byte) []byte {
 		at = end + 4
 	}
 	return b
+}
+
+// TestRowsInOrder: a snapshot's rows come in the order of their keys. A directory that was told how many they are spreads them
+// like rows that come in any order, instead of piling them up where they are searched for from end to end.
+func TestRowsInOrder(t *testing.T) {
+	const rows = 16_000
+	var keys []key
+	for i := 0; len(keys) < rows; i++ {
+		if k := makeKey(wire.ClientID{ID: "user-" + strconv.Itoa(i)}); stripeOf(k.h) == 5 {
+			keys = append(keys, k)
+		}
+	}
+	fill := func(expect int) (s *stripe, w *writer) {
+		w = new(writer)
+		s = &stripe{root: newDir(w)}
+		s.root.expect = expect
+		for _, k := range keys {
+			s.insert(w, k, rowValue{})
+		}
+		return s, w
+	}
+	_, w := fill(0)
+	slices.SortFunc(keys, func(a, b key) int { return cmp.Compare(rootKey(a.h), rootKey(b.h)) })
+	if s, _ := fill(0); s.misc == nil {
+		t.Error("the order does not matter any more: this test shows nothing")
+	}
+	s, sorted := fill(expectedPages(rows))
+	if s.misc != nil || len(s.root.extra) > 0 || s.root.rows != rows {
+		t.Errorf("%d of %d rows lie where they should", s.root.rows, rows)
+	}
+	if sorted.bytes > w.bytes*5/4 {
+		t.Errorf("%d bytes, in any order %d", sorted.bytes, w.bytes)
+	}
+	for _, k := range keys {
+		if _, ok := s.find(k); !ok {
+			t.Fatalf("%s is missing", k.ClientID)
+		}
+	}
+}
+
+// TestRestoreExpects: the reader tells the directories what comes, and takes it back behind the last row.
+func TestRestoreExpects(t *testing.T) {
+	sr := &snapshotReader{t: NewTable()}
+	sr.expect(64_000, 32_000)
+	if got := sr.t.stripes[9].root.expect; got != expectedPages(1000) || got < 1000/70 {
+		t.Errorf("%d pages expected", got)
+	}
+	if got := sr.t.topics.stripes[9].expect; got != expectedPages(500) {
+		t.Errorf("%d pages of topics expected", got)
+	}
+	for _, n := range []int{-1, math.MaxInt} {
+		sr.expect(n, n)
+		if got := sr.t.stripes[0].root.expect; got < 0 || got > maxExpected {
+			t.Errorf("%d pages expected of %d", got, n)
+		}
+	}
+	got, _, err := ReadSnapshot(bytes.NewReader(written(t, richTopics(1000))), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got.stripes {
+		if got.stripes[i].root.expect+got.topics.stripes[i].expect > 0 {
+			t.Fatal("pages are still expected")
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ticksPerSecond is USER_HZ, which is 100 on every architecture that Go runs on.
@@ -48,6 +50,14 @@ func selfCPU() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+func threadCPU() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
 // rssOf is the resident memory of a process in bytes; 0 if it has ended.
 func rssOf(pid int) int64 {
 	statm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
@@ -63,6 +73,24 @@ func rssOf(pid int) int64 {
 		return 0
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// freeMemory is how much the system can still give out without swapping, in bytes; 0 if it does not say.
+func freeMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(b, []byte("MemAvailable:"))
+	f := bytes.Fields(rest)
+	if len(f) == 0 {
+		return 0
+	}
+	kib, err := strconv.ParseInt(string(f[0]), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return kib << 10
 }
 
 // nap sleeps for d. time.Sleep would be up to a millisecond late in a process that is otherwise idle, because the runtime

@@ -35,6 +35,8 @@ type Result struct {
 	Idle     *IdleResult     `json:"idle,omitempty"`
 	Failover *FailoverResult `json:"failover,omitempty"`
 	Overload *OverloadResult `json:"overload,omitempty"`
+	Table    *TableResult    `json:"table,omitempty"`
+	Mesh     *MeshResult     `json:"mesh,omitempty"`
 
 	// Problems says why a run is not to be trusted, for people: one line each. Empty for a good one.
 	Problems []string `json:"problems,omitempty"`
@@ -76,6 +78,52 @@ type FailoverResult struct {
 	MeanwhileP50 float64 `json:"others_meanwhile_p50_us"`
 	MeanwhileP99 float64 `json:"others_meanwhile_p99_us"`
 	OthersLost   int64   `json:"others_lost"`
+}
+
+// TableResult is what only "table" has. Result's received, rate and quantiles are of registrations applied while a snapshot was
+// written: the quantiles are those of the time that one entry of 512 took. Lost are look-ups and routes that were not found.
+type TableResult struct {
+	BytesPerRoute     float64  `json:"bytes_per_route"`       // by which the heap grew
+	PageBytesPerRoute float64  `json:"table_bytes_per_route"` // by the table's own books
+	TableBytes        int64    `json:"table_bytes"`
+	RSS               int64    `json:"rss_bytes"` // of this process behind the snapshot, when most is in use
+	FillRate          float64  `json:"fill_per_s"`
+	Lookups           int64    `json:"lookups"`
+	LookupNS          float64  `json:"lookup_ns"`      // of any client at random; the median of rounds of 16,384
+	LookupHotNS       float64  `json:"lookup_hot_ns"`  // of one of 4,096 clients
+	MemoryReadNS      float64  `json:"memory_read_ns"` // one read of this machine at a random place of as many bytes as the table has
+	LookupAllocs      float64  `json:"lookup_allocs"`
+	GCWithout         GCResult `json:"gc_without"`
+	GCWith            GCResult `json:"gc_with"`
+	SnapshotTakeUS    float64  `json:"snapshot_take_us"`     // nothing is applied meanwhile
+	LongestApplyUS    float64  `json:"longest_apply_us"`     // from taking the snapshot until it was written, including that
+	LongestApplyCPUUS float64  `json:"longest_apply_cpu_us"` // the most CPU time that one of them took; Linux only
+	SnapshotMS        int64    `json:"snapshot_ms"`
+	SnapshotBytes     int64    `json:"snapshot_bytes"`
+	RestoreMS         int64    `json:"restore_ms"`
+}
+
+// MeshResult is what only "mesh" has: a cluster without clients. Result's pairs is how many nodes it has. A link is what two nodes
+// have between them, both ways taken together.
+type MeshResult struct {
+	Nodes         int     `json:"nodes"`
+	StartMS       int64   `json:"start_ms"` // from the first process until all nodes were members and up
+	CPUMSPerS     float64 `json:"cpu_ms_per_s"`
+	CPUMSPerSMax  float64 `json:"cpu_ms_per_s_max"` // of the node that used most
+	Links         int     `json:"links"`
+	LinkBytes     float64 `json:"link_bytes_per_s"`
+	LinkBytesMax  float64 `json:"link_bytes_per_s_max"` // of the link that carried most: one of the leader's
+	LinkBytesLess float64 `json:"link_bytes_per_s_min"` // of the one that carried least
+	RSS           int64   `json:"rss_bytes"`            // of a node, on average
+}
+
+// GCResult is what the garbage collector did. The steady load keeps 64 MiB in use and allocates 100 MiB a second.
+type GCResult struct {
+	Cycles         int64   `json:"cycles"`           // under the steady load
+	CPUMSPerS      float64 `json:"cpu_ms_per_s"`     // likewise
+	LongestPauseUS float64 `json:"longest_pause_us"` // likewise; the upper bound of the runtime's bucket
+	CycleMS        float64 `json:"cycle_ms"`         // one whole collection
+	CycleCPUMS     float64 `json:"cycle_cpu_ms"`
 }
 
 // Progress is how far a run is.
@@ -147,6 +195,16 @@ func markUsage(pids []int) usageMark { return usageMark{time.Now(), cpuOf(pids),
 func (m usageMark) until(pids []int) usage {
 	return usage{time.Since(m.at), max(cpuOf(pids)-m.servers, 0), max(selfCPU()-m.self, 0)}
 }
+
+// RSS is the resident memory of a process in bytes, 0 where that is not known.
+func RSS(pid int) int64 { return rssOf(pid) }
+
+// ThreadCPU is the CPU time that this thread has used, 0 where that is not known. Whoever compares two has locked its goroutine
+// to the thread.
+func ThreadCPU() time.Duration { return threadCPU() }
+
+// FreeMemory is how much memory the system can still give out in bytes, 0 where that is not known.
+func FreeMemory() int64 { return freeMemory() }
 
 // joinCodes says how often each code came.
 func joinCodes(by map[string]int64) string {

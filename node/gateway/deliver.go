@@ -168,13 +168,14 @@ func (s *Session) onAck(id wire.MessageID) {
 			j.Told(s, checked, []wire.MessageID{id})
 		}
 	}
-	var notes []note
+	var some [2]note // whoever waits; more than one only if the message came twice
+	notes := some[:0]
 	s.mu.Lock()
 	if p := s.unacked[id]; p != nil && p.taken { // what was not written cannot be acknowledged
-		notes = s.resolveLocked(p, code, nil)
+		notes = s.resolveLocked(p, code, notes)
 	}
 	s.mu.Unlock()
-	if notes == nil {
+	if len(notes) == 0 {
 		s.g.st.drop(DropStrayAck, 1)
 	}
 	tell(notes)

@@ -150,11 +150,17 @@ func (s *Session) Open(epoch wire.Epoch) {
 // Result tells the sender how its message with that counter ended: owner is the name of the node that owns the recipient,
 // text is for people; both may be empty. A session whose results do not fit its queue any more is closed SlowReader.
 func (s *Session) Result(counter uint64, code wire.Code, owner, text string) {
-	f := wire.Frame{Type: wire.TypeResult, ID: counter, Code: code, Node: owner, Text: clip(text)}
-	if !s.control(&f) {
+	f := results.Get().(*wire.Frame)
+	*f = wire.Frame{Type: wire.TypeResult, ID: counter, Code: code, Node: owner, Text: clip(text)}
+	if !s.control(f) {
 		s.g.st.drop(DropResult, 1)
 	}
+	*f = wire.Frame{}
+	results.Put(f)
 }
+
+// results are frames of results that are encoded at once: there is one for each acknowledged message.
+var results = sync.Pool{New: func() any { return new(wire.Frame) }}
 
 // Goaway asks the client to finish and connect elsewhere. After `after` (0: never) the session is closed with code.
 func (s *Session) Goaway(code wire.Code, after time.Duration) {

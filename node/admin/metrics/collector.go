@@ -57,6 +57,8 @@ func newCollector(s Sources) *collector {
 				}
 			})
 	}
+	c.byPeer("imroute_mesh_sent_bytes_total", "Bytes of packets sent to a peer.", s.MeshSent)
+	c.byPeer("imroute_mesh_received_bytes_total", "Bytes of packets received from a peer.", s.MeshReceived)
 	c.value(gauge, "imroute_peers_up", "Peers with a data connection to this node.", s.PeersUp)
 
 	c.value(gauge, "imroute_topics", "Groups and services with members on this node.", s.Topics)
@@ -149,6 +151,16 @@ func (c *collector) codes(name, help, label string, f func() map[wire.Code]uint6
 		c.add(prometheus.CounterValue, name, help, label, func(emit func(float64, ...string)) {
 			for code, n := range f() {
 				emit(float64(n), code.String())
+			}
+		})
+	}
+}
+
+func (c *collector) byPeer(name, help string, f func() map[string]float64) {
+	if f != nil {
+		c.add(prometheus.CounterValue, name, help, "peer", func(emit func(float64, ...string)) {
+			for peer, v := range f() {
+				emit(v, peer)
 			}
 		})
 	}

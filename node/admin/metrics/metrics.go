@@ -31,6 +31,8 @@ type Sources struct {
 	HeldUp func() float64            // times that a client was read no further until it had read its answers
 
 	LaneQueueBytes func() map[string]float64 // bytes that wait for a peer, by its name
+	MeshSent       func() map[string]float64 // bytes of packets sent to a peer, by its name
+	MeshReceived   func() map[string]float64 // and received
 	PeersUp        func() float64            // peers with a data connection
 
 	Topics        func() float64 // groups and services with members here, or agreed to have some
