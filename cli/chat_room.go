@@ -105,9 +105,14 @@ func (r *chatRoom) typing() {
 
 func (r *chatRoom) castLocked(f chatFrame) { r.sendLocked(client.ToGroup(r.group()), f) }
 
-// sendLocked sends without waiting. What is lost here comes again, or is asked for.
+// sendLocked sends without waiting. What is lost here comes again, or is asked for; but who comes in is to be heard by everybody
+// who did so before, and for that the cluster has to be asked.
 func (r *chatRoom) sendLocked(to client.Address, f chatFrame) {
-	_, _ = r.c.SendToAsync(to, r.encode(f, r.node, r.addr), wire.AckNone, 0, nil)
+	ack := wire.AckNone
+	if f.Type == "join" {
+		ack = wire.AckOwner
+	}
+	_, _ = r.c.SendToAsync(to, r.encode(f, r.node, r.addr), ack, 0, nil)
 }
 
 func (r *chatRoom) encode(f chatFrame, node, addr string) []byte {

@@ -171,7 +171,8 @@ class Room {
       this.lost = "";
       this.note(this.me, this.where).me = true;
       showStatus("connected", `connected to ${s.node} (${this.addr}) · epoch ${s.epoch}`);
-      if (before === "") this.put("join", this.where).catch(() => {});
+      // Acknowledged: all who came in before are to hear it, whichever node knows of them by now.
+      if (before === "") this.put("join", this.where, { ack: "owner" }).catch(() => {});
       else {
         note(before === s.node ? `You are back at ${s.node}` : `You moved from ${before} to ${s.node}`, "moved");
         this.put("move", { ...this.where, before }).catch(() => {});
