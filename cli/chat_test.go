@@ -62,7 +62,7 @@ func (r *chatRig) expect(want string) {
 func TestChatRoom(t *testing.T) {
 	r := newChatRig()
 	r.expect("* you are in, as ann (n1, a:1)")
-	if got, want := r.w.take(), `group room:lobby none {"room":"lobby","type":"join","node":"n1","addr":"a:1"}`; got != want {
+	if got, want := r.w.take(), `group room:lobby owner {"room":"lobby","type":"join","node":"n1","addr":"a:1"}`; got != want {
 		t.Errorf("sent %s, want %s", got, want)
 	}
 	r.hears("ann", false, `{"room":"lobby","type":"join","node":"n1"}`, "") // our own comes back
