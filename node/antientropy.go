@@ -93,11 +93,16 @@ func (n *Node) checkSoon() {
 	}
 }
 
+// checkAgain is about how soon a comparison that failed is tried again; the pause doubles each time.
+const checkAgain = time.Second
+
 // keepInStep compares and repairs when asked to and from time to time, until the incarnation ends.
 func (l *life) keepInStep() {
 	every := l.n.cfg.CheckEvery
+	regular := func() time.Duration { return every*3/4 + rand.N(every/2) } // not all nodes at once
+	wait, again := regular(), checkAgain
 	for {
-		due := time.NewTimer(every*3/4 + rand.N(every/2)) // not all nodes at once
+		due := time.NewTimer(wait)
 		select {
 		case <-l.n.checkNow:
 		case <-due.C:
@@ -109,11 +114,17 @@ func (l *life) keepInStep() {
 		ctx, cancel := context.WithTimeout(l.ctx, max(every, time.Minute))
 		r, err := l.compare(ctx, true)
 		cancel()
+		if wait = regular(); err != nil { // no quorum, say: what it was asked to look at is not forgotten
+			wait = min(wait, again/2+rand.N(again))
+			again = min(2*again, every)
+		} else {
+			again = checkAgain
+		}
 		switch {
 		case l.ctx.Err() != nil:
 			return
 		case err != nil:
-			l.n.log.Warn("comparing the sessions with the table failed; it is repeated later", "err", err)
+			l.n.log.Warn("comparing the sessions with the table failed", "err", err, "again_in", wait)
 		case len(r.Differences) > 0:
 			l.n.log.Warn("sessions and table differed", "rows", r.Rows, "sessions", r.Sessions, "differences", len(r.Differences)+int(r.More), "repaired", r.Repaired)
 		}

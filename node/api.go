@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"imroute/mesh/wire"
 	"imroute/node/admin"
 	"imroute/raftfsm"
+	"imroute/raftfsm/store"
 )
 
 // api is the node as its admin server sees it. Methods that another node has to answer go there by CallAdmin.
@@ -364,6 +366,23 @@ func (n *Node) askAdmin(ctx context.Context, to wire.NodeID, op string, arg, res
 	return json.Unmarshal(r.Result, result)
 }
 
+// handOverTries is how often leadership is offered: Raft gives up when the other one has not won within an election time-out,
+// which a busy machine may well take, and both go on as before.
+const handOverTries = 3
+
+func (n *Node) handOver(ctx context.Context, to wire.NodeID) (err error) {
+	for range handOverTries {
+		if err = n.store.TransferLeadership(ctx, to); err == nil || errors.Is(err, store.ErrNoTarget) || !n.store.IsLeader() {
+			return err
+		}
+		n.log.Info("leadership was not taken over", "err", err)
+		if !sleep(ctx, 100*time.Millisecond) {
+			break
+		}
+	}
+	return err
+}
+
 func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminRequest) (*adminReply, error) {
 	var result any
 	switch q.Op {
@@ -392,7 +411,7 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 		if !n.store.IsLeader() {
 			return nil, wire.Errorf(wire.NotLeader, "not the leader")
 		}
-		if err := n.store.TransferLeadership(ctx, wire.NodeID(to)); err != nil {
+		if err := n.handOver(ctx, wire.NodeID(to)); err != nil {
 			return nil, wire.Errorf(wire.Refused, "%v", err)
 		}
 	case opWhere:

@@ -82,8 +82,11 @@ func (n *Node) liveOnce(ctx context.Context) error {
 		return fmt.Errorf("%w: %s %s", errNotYet, r.Code, r.Text)
 	case r.Code != wire.OK:
 		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
+	case r.Boot > boot:
+		return n.fail(fmt.Errorf("the cluster has seen start %d of this node, and its data folder has come to start %d only: it is an older copy, say from a backup, and has forgotten what the node promised since. "+
+			"Start with an empty folder: `imctl node remove %s` takes the old member out, then it joins anew", r.Boot, boot, n.name))
 	case r.Boot != boot:
-		return fmt.Errorf("boot %d was overtaken by boot %d", boot, r.Boot)
+		return fmt.Errorf("boot %d was answered as boot %d", boot, r.Boot)
 	}
 	if err := n.fsm.WaitApplied(ctx, r.Index); err != nil {
 		return err
