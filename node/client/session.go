@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -354,6 +355,7 @@ func (s *session) kickLocked() {
 // write takes what has gathered until nothing is left.
 func (s *session) write() {
 	defer s.writers.Done()
+	runtime.Gosched() // whoever is ready to send goes into the same write
 	c := s.c
 	c.mu.Lock()
 	for !s.dead {

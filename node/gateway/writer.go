@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"os"
+	"runtime"
 	"time"
 
 	"imroute/mesh/wire"
@@ -28,6 +29,7 @@ func (s *Session) deliverableLocked() bool {
 func (s *Session) writeLoop() {
 	s.g.st.writers.Add(1)
 	defer s.g.st.writers.Add(-1)
+	runtime.Gosched() // who is ready to run may have more for this connection: fewer, larger writes while the processor is busy
 	for {
 		if s.writeControl(); !s.writeDeliver() {
 			return
