@@ -291,19 +291,33 @@ func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if voters[node.ID] && countTrue(voters) == 1 {
 		return admin.Errorf(admin.StatusConflict, "%s is the last voter: without it nothing can be agreed on any more", node.Name).WithHint("promote another node first: imctl node promote NAME")
 	}
-	if node.State != raftfsm.Down {
-		if err := a.n.stopGrants(ctx, node.ID); err != nil {
+	for try := 1; ; try++ {
+		if node.State != raftfsm.Down {
+			if err := a.n.stopGrants(ctx, node.ID); err != nil {
+				return err
+			}
+		}
+		if a.voters()[node.ID] { // see leave: the voters that stay must not need it to take it out
+			if _, err := a.setRole(ctx, node.ID.String(), raftfsm.RoleNonVoter); err != nil {
+				return err
+			}
+		}
+		_, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: node.ID, By: a.n.id})
+		if !force || !admin.IsConflict(err) || try == removeTries {
+			return err
+		}
+		// It came up anew in between: a leader that hands over takes with it whom it keeps down.
+		if err := a.n.refresh(ctx); err != nil {
+			return err
+		}
+		if node, err = a.n.resolve(node.ID.String()); err != nil {
 			return err
 		}
 	}
-	if voters[node.ID] { // see leave: the voters that stay must not need it to take it out
-		if _, err := a.setRole(ctx, node.ID.String(), raftfsm.RoleNonVoter); err != nil {
-			return err
-		}
-	}
-	_, err = a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: node.ID, By: a.n.id})
-	return err
 }
+
+// removeTries is how often a live node is stopped to be removed.
+const removeTries = 3
 
 // stopGrants has the leader grant node nothing any more and waits until its incarnation has ended.
 func (n *Node) stopGrants(ctx context.Context, node wire.NodeID) error {
