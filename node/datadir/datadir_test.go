@@ -47,13 +47,11 @@ func TestReopenKeepsEverything(t *testing.T) {
 	if id == 0 || key == ([32]byte{}) {
 		t.Fatal("no identity was made")
 	}
-	b1, err := d.Boot()
-	if b1 == 0 || b1 > bootStep || err != nil {
-		t.Fatalf("first boot: %d, %v", b1, err)
+	if b, err := d.Boot(); b != 1 || err != nil {
+		t.Fatalf("first boot: %d, %v", b, err)
 	}
-	b2, err := d.Boot()
-	if b2 <= b1 || b2 > b1+bootStep || err != nil {
-		t.Fatalf("second boot: %d after %d, %v", b2, b1, err)
+	if b, err := d.Boot(); b != 2 || err != nil {
+		t.Fatalf("second boot: %d, %v", b, err)
 	}
 	if m, err := d.Members(); m != nil || err != nil {
 		t.Fatalf("members of a new folder: %v, %v", m, err)
@@ -79,11 +77,8 @@ func TestReopenKeepsEverything(t *testing.T) {
 	if d.ID() != id || d.ResetKey() != key {
 		t.Fatal("another identity after reopening")
 	}
-	if was := d.LastBoot(); was != b2 {
-		t.Fatalf("reopened at boot %d, want %d", was, b2)
-	}
-	if b, err := d.Boot(); b <= b2 || err != nil {
-		t.Fatalf("boot after reopening: %d after %d, %v", b, b2, err)
+	if b, err := d.Boot(); b != 3 || err != nil {
+		t.Fatalf("boot after reopening: %d, %v", b, err)
 	}
 	if m, err := d.Members(); err != nil || !reflect.DeepEqual(m, want) {
 		t.Fatalf("members: %v, %v", m, err)
@@ -284,7 +279,7 @@ func TestCrashDuringFirstStart(t *testing.T) {
 			}
 		}
 		d := mustOpen(t, path)
-		if b, err := d.Boot(); b == 0 || b > bootStep || err != nil {
+		if b, err := d.Boot(); b != 1 || err != nil {
 			t.Fatalf("after %d steps: boot %d, %v", n, b, err)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -99,9 +98,6 @@ func (d *Dir) ID() wire.NodeID { return d.id }
 // their connections are gone.
 func (d *Dir) ResetKey() [32]byte { return d.resetKey }
 
-// bootStep bounds the steps of the boot counter.
-const bootStep = 1 << 20
-
 type bootJSON struct {
 	Boot wire.Boot `json:"boot"`
 }
@@ -128,12 +124,12 @@ func (d *Dir) LastBoot() wire.Boot {
 	return d.boot
 }
 
-// Boot raises the boot counter and returns it, once the new value survives a power loss. A boot that was returned is never
-// returned again, and hardly ever by a copy of the folder: the steps are random.
+// Boot raises the boot counter by one and returns it, once the new value survives a power loss. A boot that was returned is
+// never returned again.
 func (d *Dir) Boot() (wire.Boot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := d.boot + 1 + wire.Boot(rand.Uint64N(bootStep))
+	next := d.boot + 1
 	if mutate.BootReused {
 		next = max(d.boot, 1)
 	}

@@ -203,9 +203,6 @@ func TestOneFounder(t *testing.T) {
 				excused++
 			}
 		}
-		if len(who) > 1 && w.loss == 0 { // with loss two may miss each other for a whole wait
-			t.Fatalf("IMROUTE_SEED=%d: %d founders, and nothing was lost", seed, len(who))
-		}
 		if len(who) == 0 {
 			t.Fatalf("IMROUTE_SEED=%d: nobody founded", seed)
 		}
