@@ -131,6 +131,9 @@ func (a api) describe(node raftfsm.Node, voter bool, leader wire.NodeID) admin.N
 		Name: node.Name, ID: node.ID, Role: admin.RoleNonVoter, State: node.State.String(), Incarnation: node.Incarnation,
 		Voter: voter, Leader: node.ID == leader, Version: node.Version, Addrs: node.Addrs,
 	}
+	if node.Role == raftfsm.RoleRemoved && node.State != raftfsm.Down {
+		d.State = admin.StateRemoving
+	}
 	switch {
 	case d.Leader:
 		d.Role = admin.RoleLeader
@@ -274,7 +277,7 @@ func countTrue(m map[wire.NodeID]bool) (n int) {
 	return n
 }
 
-// RemoveNode takes a dead node out; with force the leader first lets its lease run out.
+// RemoveNode takes a dead node out; with force a live one as well: it gets no lease any more, and is out when its last has run out.
 func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if err := a.n.refresh(ctx); err != nil { // whether it is down is not a question of how far this table has come
 		return err
@@ -291,64 +294,26 @@ func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if voters[node.ID] && countTrue(voters) == 1 {
 		return admin.Errorf(admin.StatusConflict, "%s is the last voter: without it nothing can be agreed on any more", node.Name).WithHint("promote another node first: imctl node promote NAME")
 	}
-	for try := 1; ; try++ {
-		if node.State != raftfsm.Down {
-			if err := a.n.stopGrants(ctx, node.ID); err != nil {
-				return err
-			}
-		}
-		if a.voters()[node.ID] { // see leave: the voters that stay must not need it to take it out
-			if _, err := a.setRole(ctx, node.ID.String(), raftfsm.RoleNonVoter); err != nil {
-				return err
-			}
-		}
-		_, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: node.ID, By: a.n.id})
-		if !force || !admin.IsConflict(err) || try == removeTries {
-			return err
-		}
-		// It came up anew in between: a leader that hands over takes with it whom it keeps down.
-		if err := a.n.refresh(ctx); err != nil {
-			return err
-		}
-		if node, err = a.n.resolve(node.ID.String()); err != nil {
-			return err
+	// From here on it is the cluster's business, whoever leads and whether or not somebody waits here: see planMembership.
+	if _, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRole, Node: node.ID, Role: raftfsm.RoleRemoved}); err != nil {
+		return err
+	}
+	for !a.n.fsm.Removed(node.ID) {
+		if !sleep(ctx, 50*time.Millisecond) {
+			return admin.Errorf(admin.StatusTimeout, "%s is being removed and gone once its lease has run out; it is not yet", node.Name).WithHint("`imctl node list` shows when it is")
 		}
 	}
-}
-
-// removeTries is how often a live node is stopped to be removed.
-const removeTries = 3
-
-// stopGrants has the leader grant node nothing any more and waits until its incarnation has ended.
-func (n *Node) stopGrants(ctx context.Context, node wire.NodeID) error {
-	for {
-		inc, live := n.fsm.Incarnation(node)
-		if !live {
-			return nil
-		}
-		leader, ok := n.store.Leader()
-		if ok {
-			// Asked again and again: a new leader knows nothing of it.
-			_ = n.askAdmin(ctx, leader, opStopGrants, node, nil)
-		}
-		try, cancel := context.WithTimeout(ctx, time.Second)
-		_ = n.fsm.WaitIncarnationEnd(try, node, inc)
-		cancel()
-		if ctx.Err() != nil {
-			return admin.Errorf(admin.StatusTimeout, "the lease of %s has not run out in time", n.nameOf(node)).WithHint("try again with a longer --timeout")
-		}
-	}
+	return nil
 }
 
 // The operators' requests that a certain node has to answer.
 const (
-	opDetail     = "detail"
-	opLeave      = "leave"
-	opStopGrants = "stop-grants"
-	opTransfer   = "transfer"
-	opView       = "view"
-	opWhere      = "where"
-	opCheck      = "check"
+	opDetail   = "detail"
+	opLeave    = "leave"
+	opTransfer = "transfer"
+	opView     = "view"
+	opWhere    = "where"
+	opCheck    = "check"
 )
 
 type adminRequest struct {
@@ -406,17 +371,6 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 		if err := n.askedToLeave(from); err != nil {
 			return nil, err
 		}
-	case opStopGrants:
-		var id wire.NodeID
-		if err := json.Unmarshal(q.Arg, &id); err != nil {
-			return nil, wire.Errorf(wire.BadRequest, "node id: %v", err)
-		}
-		g := n.lead.present.Load()
-		node, ok := n.fsm.Node(id)
-		if g == nil || !ok {
-			return nil, wire.Errorf(wire.NotLeader, "not the leader")
-		}
-		g.stop(now(), memberOf(node))
 	case opTransfer:
 		var to uint64 // 0: any voter, which a NodeID's text cannot say
 		if err := json.Unmarshal(q.Arg, &to); err != nil {

@@ -263,7 +263,9 @@ func TestBackEnds(t *testing.T) {
 			owned = append(owned, u.ID().ID)
 		}
 	}
-	if err := lost.stopGrants(c.ctx, lost.ID()); err != nil {
+	if l := lost.present.Load(); l == nil {
+		t.Fatalf("%s is not up", lost.Name())
+	} else if err := leader.lead.expire(c.ctx, leader.store.Term(), member{node: lost.ID(), incarnation: l.incarnation, live: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range owned {

@@ -183,7 +183,7 @@ func (l *lead) members() []member {
 }
 
 func memberOf(n raftfsm.Node) member {
-	return member{node: n.ID, incarnation: n.Incarnation, live: n.State != raftfsm.Down}
+	return member{node: n.ID, incarnation: n.Incarnation, live: n.State != raftfsm.Down, removed: n.Role == raftfsm.RoleRemoved}
 }
 
 // apply proposes a command of this leader's own and returns the state machine's answer.
@@ -304,9 +304,6 @@ func (l *lead) handlePropose(ctx context.Context, from wire.NodeID, q *wire.Prop
 		if err := l.mayRaise(cmd.Level); err != nil {
 			return &wire.ProposeReply{Code: wire.Refused, Text: err.Error()}, nil
 		}
-	}
-	if g := l.present.Load(); cmd.Kind == raftfsm.KindNodeUp && (g == nil || !g.mayComeUp(now(), from)) {
-		return &wire.ProposeReply{Code: wire.NotReady}, nil
 	}
 	report, former := func(bool) {}, wire.Incarnation(0)
 	if cmd.Kind == raftfsm.KindNodeUp { // the node comes back before its lease ran out: its former sessions died with it

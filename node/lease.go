@@ -65,7 +65,6 @@ type grantor struct {
 
 	mu      sync.Mutex
 	granted map[wire.NodeID]*grant
-	barred  map[wire.NodeID]time.Duration // being removed: may not come up anew before this moment
 }
 
 // grant is what the leader knows of one node's lease.
@@ -73,7 +72,6 @@ type grant struct {
 	incarnation wire.Incarnation
 	renewed     time.Duration // receipt of the last renewal granted
 	expiring    bool          // NodeExpire was or is about to be proposed: this incarnation gets nothing any more
-	stopped     bool          // an operator removes the node: no more grants, its lease runs out
 }
 
 // member is a node as the applied table has it.
@@ -81,10 +79,11 @@ type member struct {
 	node        wire.NodeID
 	incarnation wire.Incarnation
 	live        bool // not Down
+	removed     bool // an operator removes it: no more grants, its lease runs out
 }
 
 func newGrantor(term uint64, length, margin time.Duration) *grantor {
-	return &grantor{length: length, margin: margin, term: term, granted: map[wire.NodeID]*grant{}, barred: map[wire.NodeID]time.Duration{}}
+	return &grantor{length: length, margin: margin, term: term, granted: map[wire.NodeID]*grant{}}
 }
 
 // observe brings the timers up to the applied table: an incarnation seen for the first time, at the start of the term or
@@ -122,7 +121,7 @@ func (g *grantor) renew(received time.Duration, m member, incarnation wire.Incar
 	switch {
 	case e == nil || e.expiring:
 		return wire.BadIncarnation
-	case e.stopped:
+	case m.removed:
 		return wire.Refused
 	}
 	e.renewed = max(e.renewed, received)
@@ -149,26 +148,4 @@ func (g *grantor) expired(at time.Duration, members []member) []member {
 		}
 	}
 	return out
-}
-
-// stop ends the grants to a node that an operator removes while it may still be alive.
-func (g *grantor) stop(at time.Duration, m member) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if e := g.entryLocked(at, m); e != nil {
-		e.stopped = true
-	}
-	g.barred[m.node] = at + 2*g.length + barFor
-}
-
-// barFor is how long, after its lease must be over, a node that is being removed is kept from coming up anew: until its removal
-// is through, or was given up.
-const barFor = 5 * time.Second
-
-// mayComeUp tells whether a node's NodeUp may be proposed. Without that, a node whose grants were stopped would begin the next
-// incarnation before anybody could remove it.
-func (g *grantor) mayComeUp(at time.Duration, node wire.NodeID) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return at >= g.barred[node]
 }

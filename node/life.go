@@ -66,6 +66,9 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	if err := n.waitLeader(ctx); err != nil {
 		return err
 	}
+	if err := n.checkBoot(ctx); err != nil {
+		return err
+	}
 	boot, err := n.dir.Boot()
 	if err != nil {
 		return n.fail(fmt.Errorf("raising the boot counter: %w", err))
@@ -82,9 +85,6 @@ func (n *Node) liveOnce(ctx context.Context) error {
 		return fmt.Errorf("%w: %s %s", errNotYet, r.Code, r.Text)
 	case r.Code != wire.OK:
 		return fmt.Errorf("coming up: %s %s", r.Code, r.Text)
-	case r.Boot > boot:
-		return n.fail(fmt.Errorf("the cluster has seen start %d of this node, and its data folder has come to start %d only: it is an older copy, say from a backup, and has forgotten what the node promised since. "+
-			"Start with an empty folder: `imctl node remove %s` takes the old member out, then it joins anew", r.Boot, boot, n.name))
 	case r.Boot != boot:
 		return fmt.Errorf("boot %d was answered as boot %d", boot, r.Boot)
 	}
@@ -126,6 +126,22 @@ func (n *Node) liveOnce(ctx context.Context) error {
 	n.admission.leased(false)
 	n.present.Store(nil)
 	return why
+}
+
+// checkBoot ends the node if the cluster has seen a later start of it than its data folder has: what the node promised since,
+// its votes above all, is forgotten. It is asked before the boot counter is raised, because the next boot of a folder that is
+// one start behind would pass for a repetition of the one that the cluster has seen.
+func (n *Node) checkBoot(ctx context.Context) error {
+	try, cancel := context.WithTimeout(ctx, proposeTry)
+	defer cancel()
+	if err := n.refresh(try); err != nil {
+		return err
+	}
+	if node, ok := n.fsm.Node(n.id); ok && node.Boot > n.dir.LastBoot() {
+		return n.fail(fmt.Errorf("the cluster has seen start %d of this node, and its data folder has come to start %d only: it is an older copy, say from a backup, and has forgotten what the node promised since. "+
+			"Start with an empty folder: `imctl node remove %s` takes the old member out, then it joins anew", node.Boot, n.dir.LastBoot(), n.name))
+	}
+	return nil
 }
 
 // waitLeader returns once this node knows of a leader.

@@ -306,3 +306,29 @@ func TestRecoverTwo(t *testing.T) {
 	n3 = c.start(c.again("n3", at3))
 	c.join("n9", n3)
 }
+
+// A data folder that was put back from a backup has forgotten what its node promised since: it must not take part.
+func TestOldBackup(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	c.stop(n3)
+	cfg := c.config("n3")
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(cfg.Data)); err != nil {
+		t.Fatal(err)
+	}
+	n3 = c.start(cfg)
+	c.stop(n3)
+	if err := errors.Join(os.RemoveAll(cfg.Data), os.CopyFS(cfg.Data, os.DirFS(backup))); err != nil {
+		t.Fatal(err)
+	}
+	old, err := c.open(cfg)
+	if err == nil {
+		err = old.Wait()
+		c.stop(old)
+	}
+	if why := isError(err, "older copy", "imctl node remove n3"); why != nil {
+		t.Error(why)
+	}
+	c.leader(n1, n2)
+}

@@ -26,7 +26,11 @@ func TestPlanMembership(t *testing.T) {
 		}
 		return out
 	}
-	const auto, voter, non = raftfsm.RoleAuto, raftfsm.RoleVoter, raftfsm.RoleNonVoter
+	dead := func(id int, nodes []raftfsm.Node) []raftfsm.Node {
+		nodes[id-1].State = raftfsm.Down
+		return nodes
+	}
+	const auto, voter, non, gone = raftfsm.RoleAuto, raftfsm.RoleVoter, raftfsm.RoleNonVoter, raftfsm.RoleRemoved
 	for _, c := range []struct {
 		name   string
 		config members
@@ -50,6 +54,12 @@ func TestPlanMembership(t *testing.T) {
 		{"once it is ready", members{m(1, v), m(2, n)}, nodes(auto, voter), 1, nil, plan{}},
 		{"a non-voter is never promoted", members{m(1, v), m(2, n), m(3, n)}, nodes(auto, non, non), 3, []wire.NodeID{2, 3}, plan{}},
 		{"who left the table leaves the configuration", members{m(1, v), m(2, v), m(9, v)}, nodes(auto, auto), 3, nil, plan{planRemove, 9}},
+		{"who is to be removed is no voter first", members{m(1, v), m(2, v), m(3, v)}, nodes(auto, gone, auto), 3, nil, plan{planDemote, 2}},
+		{"but the last voter stays", members{m(1, v)}, nodes(gone), 3, nil, plan{}},
+		{"and stays until its incarnation has ended", members{m(1, v), m(2, n)}, nodes(auto, gone), 3, []wire.NodeID{1, 2}, plan{}},
+		{"then it is forgotten", members{m(1, v), m(2, n)}, dead(2, nodes(auto, gone)), 3, nil, plan{planForget, 2}},
+		{"whether or not it ever got into the configuration", members{m(1, v)}, dead(2, nodes(auto, gone)), 3, nil, plan{planForget, 2}},
+		{"not while it is a voter", members{m(1, v), m(2, v)}, dead(2, nodes(auto, gone)), 3, nil, plan{planDemote, 2}},
 		{"joins before removals", members{m(1, v), m(9, v)}, nodes(auto, auto), 3, nil, plan{planAdd, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -277,12 +287,9 @@ func TestGrantor(t *testing.T) {
 		t.Error("a node that is down is neither granted nor expired")
 	}
 	g = fresh()
-	g.stop(s, m)
+	m.removed = true
 	if g.renew(2*s, m, 5) != wire.Refused || expired(g, 5*s, m) || !expired(g, 5*s+1, m) {
 		t.Error("a node being removed gets nothing more and runs out")
-	}
-	if g.mayComeUp(6*s, 1) || !g.mayComeUp(6*s, 2) || !g.mayComeUp(s+2*g.length+barFor, 1) {
-		t.Error("a node being removed comes up anew only when that was given up")
 	}
 }
 

@@ -29,10 +29,11 @@ const (
 	planPromote
 	planDemote
 	planRemove
+	planForget
 )
 
 func (p plannedChange) String() string {
-	return [...]string{"nothing", "add", "promote", "demote", "remove"}[p]
+	return [...]string{"nothing", "add", "promote", "demote", "remove", "forget"}[p]
 }
 
 // planMembership compares the Raft configuration with the table and returns the next change, or planNothing. ready tells
@@ -42,6 +43,8 @@ func (p plannedChange) String() string {
 //   - Non-voters that are ready are promoted while the voters are fewer than the target. Two voters are worse than one, since
 //     both must be there to agree on anything: the second is promoted only when a third is ready as well.
 //   - What an operator asked for (role) goes before the target.
+//   - Who is to be removed is no voter any more when it leaves the table, so that those who stay do not need it to agree on
+//     that it left; and leaves it once its incarnation has ended.
 func planMembership(config []store.Member, nodes []raftfsm.Node, target int, ready func(wire.NodeID) bool) plan {
 	inConfig := map[wire.NodeID]store.Member{}
 	voters := 0
@@ -57,9 +60,11 @@ func planMembership(config []store.Member, nodes []raftfsm.Node, target int, rea
 		inTable[n.ID] = true
 		m, ok := inConfig[n.ID]
 		switch {
+		case n.Role == raftfsm.RoleRemoved && !m.Voter && n.State == raftfsm.Down:
+			return plan{planForget, n.ID}
 		case !ok:
 			return plan{planAdd, n.ID}
-		case n.Role == raftfsm.RoleNonVoter && m.Voter && voters > 1:
+		case (n.Role == raftfsm.RoleNonVoter || n.Role == raftfsm.RoleRemoved) && m.Voter && voters > 1:
 			return plan{planDemote, n.ID}
 		case n.Role == raftfsm.RoleVoter && !m.Voter && ready(n.ID):
 			return plan{planPromote, n.ID}
@@ -115,6 +120,11 @@ func (n *Node) upkeep(ctx context.Context) error {
 		err = n.store.Demote(ctx, p.node)
 	case planRemove:
 		err = n.store.Remove(ctx, p.node)
+	case planForget:
+		var r raftfsm.Result
+		if r, err = n.lead.apply(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRemove, Node: p.node, By: n.id}); err == nil {
+			err = r.Err()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", p.what, n.nameOf(p.node), err)

@@ -232,7 +232,7 @@ func (c *Command) readable(known uint32) error {
 	if (c.Kind == KindFeatureLevel || c.Kind == KindInit) && c.Level > known {
 		return fmt.Errorf("%w: the cluster agreed on feature level %d, this program knows %d", ErrTooNew, c.Level, known)
 	}
-	if c.Role > RoleNonVoter {
+	if c.Role > RoleRemoved {
 		return fmt.Errorf("%w: role %d", ErrTooNew, c.Role)
 	}
 	if c.Settings.Duplicate > DuplicateReject {

@@ -168,6 +168,9 @@ func (m *model) do(index, term uint64, c *Command) Result {
 		}
 		m.nodes[c.Node] = &modelNode{Node: Node{ID: c.Node, Name: c.Name, Addrs: c.Addrs, Version: c.Version}}
 	case KindNodeUp:
+		if n.Role == RoleRemoved {
+			return no
+		}
 		if c.Boot > n.Boot {
 			n.Boot, n.Addrs, n.Version = c.Boot, c.Addrs, c.Version
 			n.Incarnation++
@@ -192,6 +195,9 @@ func (m *model) do(index, term uint64, c *Command) Result {
 			}
 		}
 	case KindNodeRole:
+		if n.Role == RoleRemoved && c.Role != RoleRemoved {
+			return no
+		}
 		n.Role = c.Role
 	case KindNodeRemove:
 		if m.removed[c.Node] {

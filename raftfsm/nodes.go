@@ -60,6 +60,9 @@ func (t *Table) nodeUp(c *Command) (Result, []Event) {
 	if m == nil {
 		return r, nil
 	}
+	if m.Role == RoleRemoved {
+		return refuse(wire.Refused, "node %s is being removed", m.Name), nil
+	}
 	if c.Boot <= m.Boot { // a copy: nothing changes, whatever became of that boot since
 		return Result{Code: wire.OK, Incarnation: m.Incarnation, Boot: m.Boot}, nil
 	}
@@ -117,8 +120,11 @@ func (t *Table) nodeRole(c *Command) (Result, []Event) {
 	if m == nil {
 		return r, nil
 	}
-	if m.Role == c.Role {
+	switch m.Role {
+	case c.Role:
 		return Result{Code: wire.OK}, nil
+	case RoleRemoved:
+		return refuse(wire.Refused, "node %s is being removed", m.Name), nil
 	}
 	m.Role = c.Role
 	return Result{Code: wire.OK}, nodeChanged(m)

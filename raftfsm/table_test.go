@@ -228,7 +228,7 @@ func drawCommand(t *rapid.T, m *model) *Command {
 	default:
 		c.Kind = rapid.SampledFrom([]Kind{KindNoop, KindInit, KindRecover, KindNodeRole, KindNodeDown, KindFeatureLevel}).Draw(t, "rare")
 		c.Incarnation = wire.Incarnation(near(uint64(n.Incarnation)))
-		c.Role = Role(rapid.IntRange(0, 2).Draw(t, "role"))
+		c.Role = Role(rapid.IntRange(0, int(RoleRemoved)).Draw(t, "role"))
 		c.Level = uint32(rapid.IntRange(1, 2).Draw(t, "level"))
 		c.ClusterID = rapid.Uint64Range(1, 2).Draw(t, "cluster")
 		c.Generation = m.gen + uint16(rapid.IntRange(0, 1).Draw(t, "generation"))

@@ -62,6 +62,7 @@ const (
 	RoleAuto     Role = 0 // promoted while the voters are fewer than Settings.Voters
 	RoleVoter    Role = 1
 	RoleNonVoter Role = 2
+	RoleRemoved  Role = 3 // taken out as soon as its incarnation has ended: gets no lease, does not come up again, has no way back
 )
 
 func (r Role) String() string {
@@ -72,6 +73,8 @@ func (r Role) String() string {
 		return "voter"
 	case RoleNonVoter:
 		return "non-voter"
+	case RoleRemoved:
+		return "removed"
 	}
 	return fmt.Sprintf("role_%d", uint8(r))
 }

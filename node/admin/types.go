@@ -18,6 +18,7 @@ const (
 	StateUp       = "up"
 	StateDraining = "draining"
 	StateDown     = "down"
+	StateRemoving = "removing" // still there: until its lease has run out
 )
 
 // Health of a cluster, worst last.
@@ -52,7 +53,7 @@ type Node struct {
 	Name         string           `json:"name"`
 	ID           wire.NodeID      `json:"id"`
 	Role         string           `json:"role"`  // RoleLeader, RoleVoter, RoleNonVoter
-	State        string           `json:"state"` // StateUp, StateDraining, StateDown
+	State        string           `json:"state"` // StateUp, StateDraining, StateDown, StateRemoving
 	Incarnation  wire.Incarnation `json:"incarnation,string"`
 	Voter        bool             `json:"voter"`
 	Leader       bool             `json:"leader"`
