@@ -326,8 +326,11 @@ func (n *Node) shutdown(why error) {
 		if n.admin != nil {
 			errs = append(errs, n.admin.Close(ctx))
 		}
-		if n.group != nil {
-			_ = n.group.Wait()
+		if n.group != nil && !endsWithin(closeWait, n.group) {
+			// What is left waits for a disk that does not answer: the process has to end without it.
+			n.endErr = errors.Join(append(errs, fmt.Errorf("what this node was doing did not end within %v", closeWait))...)
+			close(n.ended)
+			return
 		}
 		errs = append(errs, n.hook.Close(ctx)) // behind the last event, in what is left of the time
 		n.askers.close()
@@ -348,6 +351,23 @@ func (n *Node) shutdown(why error) {
 		n.endErr = errors.Join(errs...)
 		close(n.ended)
 	})
+}
+
+// endsWithin waits for everything in g, for d at most.
+func endsWithin(d time.Duration, g *errgroup.Group) bool {
+	late := time.NewTimer(d)
+	defer late.Stop()
+	done := make(chan struct{})
+	go func() {
+		_ = g.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
 // sayDown ends the last incarnation in the table, now that every session is closed: nobody has to wait for the lease. If nobody

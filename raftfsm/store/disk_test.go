@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"imroute/mesh/wire"
 )
 
 // badDB is a disk that begins to fail, or to hang, when told.
@@ -147,6 +149,29 @@ func TestHangingWriteStopsTheMember(t *testing.T) {
 	if sum, _ := n.fsm.read(); sum != 0 {
 		t.Fatal("it was applied")
 	}
+}
+
+// A leader whose disk hangs is succeeded although its process has not ended: nobody closes it here.
+func TestHangingLeaderIsSucceeded(t *testing.T) {
+	h := newHub()
+	bad := map[wire.NodeID]*badDB{}
+	var nodes []*node
+	for _, n := range cluster(t, h) {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		bad[n.id] = new(badDB)
+		nodes = append(nodes, open(t, h, n.id, n.cfg.Dir, withBadDB(bad[n.id]), func(c *Config) { c.StoreDeadline = 200 * time.Millisecond }))
+	}
+	lead := leaderOf(t, nodes...)
+	release := make(chan struct{})
+	defer close(release) // before the members are closed
+	bad[lead.id].hanging.Store(&release)
+	if _, _, err := lead.Propose(within(t), num(1)); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("proposed to a disk that hangs: %v", err)
+	}
+	wantFatal(t, lead, nil, "did not answer within")
+	mustPropose(t, leaderOf(t, others(nodes, lead)...), 1)
 }
 
 func TestFailingDiskWithinOpen(t *testing.T) {

@@ -70,7 +70,10 @@ func Open(cfg Config) (_ *Store, err error) {
 		}
 	}()
 
-	s.fail = newFailStop(cfg.Logger, cfg.Fatal)
+	s.fail = newFailStop(cfg.Logger, func(err error) {
+		s.hush()
+		cfg.Fatal(err)
+	})
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the folder for the Raft log: %w", err)
 	}
@@ -315,6 +318,14 @@ func (s *Store) shutdown() (err error) {
 		err = errors.Join(err, guard(s.disk.db.Close))
 	}
 	return err
+}
+
+// hush ends what Raft says to the others. A leader's heartbeats do not depend on its disk: without this a member whose disk
+// hangs would keep its leadership for as long as its process takes to end, which may hang as well.
+func (s *Store) hush() {
+	if s.trans != nil {
+		_ = s.trans.Close() // it has no error
+	}
 }
 
 // begin counts a call, so that Close waits for it; end must follow unless it returns an error.
