@@ -61,7 +61,7 @@ func (s *registering) DeliverHeld(*wire.Forward, gateway.Receipt, *gateway.Held)
 //
 //	go test -run '^$' -bench Register -benchtime 5s ./node
 func BenchmarkRegister(b *testing.B) {
-	for _, flying := range []int{256, 1} {
+	for _, flying := range []int{4096, 256, 1} {
 		b.Run(fmt.Sprintf("flying=%d", flying), func(b *testing.B) {
 			benchmarkRegister(b, flying)
 		})
