@@ -21,7 +21,7 @@ const (
 
 // runDrain empties the node's sessions while the table says Draining, until ctx ends.
 func (n *Node) runDrain(ctx context.Context) error {
-	changes := n.fsm.Subscribe(64)
+	changes := n.fsm.Subscribe(64, raftfsm.NodeChanged)
 	defer changes.Close()
 	for {
 		node, ok := n.fsm.Node(n.id)

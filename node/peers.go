@@ -141,7 +141,7 @@ func (b *peerBook) known() []wire.NodeID {
 // runPeers keeps the mesh in step with the table until ctx ends: who is new is connected to, who was removed is cut off at
 // once, incarnations that end free what waits for them.
 func (n *Node) runPeers(ctx context.Context) error {
-	changes := n.fsm.Subscribe(1024)
+	changes := n.fsm.Subscribe(1024, raftfsm.NodeChanged, raftfsm.NodeRemoved, raftfsm.IncarnationEnded)
 	defer changes.Close()
 	sync := func() error {
 		gone, err := n.peers.keep()

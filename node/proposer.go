@@ -11,9 +11,9 @@ import (
 	"imroute/raftfsm"
 )
 
-// maxBatch bounds the operations of one entry: some hundred make the cost of an entry small for each, and an Apply of
-// that many still takes well under a millisecond.
-const maxBatch = 512
+// maxBatch bounds the operations of one entry: a thousand make the cost of an entry small for each, and an Apply of that many
+// still takes no more than some milliseconds.
+const maxBatch = raftfsm.MaxOps
 
 // operation is one registration or removal on its way through a batch.
 type operation struct {

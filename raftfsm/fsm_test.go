@@ -281,6 +281,8 @@ func TestSlowSubscriber(t *testing.T) {
 	s := d.f.Subscribe(10)
 	fast := d.f.Subscribe(1000)
 	defer fast.Close()
+	choosy := d.f.Subscribe(1, NodeChanged)
+	defer choosy.Close()
 	for i := range 50 {
 		d.batch(1, reg(user(i)))
 	}
@@ -309,6 +311,13 @@ func TestSlowSubscriber(t *testing.T) {
 	s.Close()
 	if _, err := s.Next(short(t)); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
+	}
+	if e, ok := choosy.TryNext(); ok {
+		t.Fatalf("who wants to know of nodes: %+v", e)
+	}
+	d.do(&Command{Kind: KindNodeDrain, Node: 1})
+	if e, ok := choosy.TryNext(); !ok || e.Kind != NodeChanged {
+		t.Fatalf("who wants to know of nodes: %+v", e)
 	}
 }
 

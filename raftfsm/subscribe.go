@@ -27,7 +27,9 @@ func (h *hub) emit(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.subs {
-		s.put(e)
+		if s.kinds == nil || slices.Contains(s.kinds, e.Kind) {
+			s.put(e)
+		}
 	}
 }
 
@@ -45,10 +47,11 @@ func (h *hub) resync(index uint64) {
 //
 // Next and TryNext are for one goroutine at a time; Close may be called from any.
 type Subscription struct {
-	hub  *hub
-	wake chan struct{} // holds a token if there may be something to read
-	done chan struct{}
-	once sync.Once
+	hub   *hub
+	kinds []EventKind   // nil: all
+	wake  chan struct{} // holds a token if there may be something to read
+	done  chan struct{}
+	once  sync.Once
 
 	mu     sync.Mutex
 	ring   []Event // guarded by mu, as all below
@@ -59,12 +62,13 @@ type Subscription struct {
 	lost   uint64
 }
 
-// Subscribe begins a stream with the next change; buffer is how many events it holds (0: FSMConfig.EventBuffer). Close it.
-func (f *FSM) Subscribe(buffer int) *Subscription {
+// Subscribe begins a stream with the next change; buffer is how many events it holds (0: FSMConfig.EventBuffer). With kinds it
+// holds only events of these, and Resync: who wants to know of nodes only does not fall behind in a storm of logins. Close it.
+func (f *FSM) Subscribe(buffer int, kinds ...EventKind) *Subscription {
 	if buffer <= 0 {
 		buffer = f.config.EventBuffer
 	}
-	s := &Subscription{hub: &f.hub, size: buffer, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Subscription{hub: &f.hub, kinds: kinds, size: buffer, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	f.hub.mu.Lock()
 	f.hub.subs = append(f.hub.subs, s)
 	f.hub.n.Add(1)
