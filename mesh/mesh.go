@@ -117,8 +117,12 @@ func (m *Mesh) Open() error {
 		return fmt.Errorf("mesh: cannot bind %s (is another process using it?): %w", m.cfg.Bind, err)
 	}
 	handshakes := rate.NewLimiter(handshakeRate, handshakeRate)
+	conn := m.udp
+	if udp, ok := conn.(*net.UDPConn); ok {
+		conn = received(udp, m.packetsProcessed)
+	}
 	m.transport = &quic.Transport{
-		Conn:                m.udp,
+		Conn:                conn,
 		StatelessResetKey:   (*quic.StatelessResetKey)(&m.cfg.ResetKey),
 		VerifySourceAddress: func(net.Addr) bool { return !handshakes.Allow() },
 		ConnContext: func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
