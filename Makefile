@@ -41,8 +41,8 @@ bench: ## the parts that can be measured alone
 bench-send: build ## the load generator on a cluster of its own
 	./imctl bench send
 
-faults: ## the whole fault matrix on real processes, about 20 minutes; prints a table
-	IMROUTE_FAULTS=1 $(GO) test -race -count=1 -timeout 30m -run TestFaultMatrix -v ./node/nodetest
+faults: ## the whole fault matrix on real processes, about 20 minutes, and a LAN that is split while nodes found a cluster; prints a table
+	IMROUTE_FAULTS=1 $(GO) test -race -count=1 -timeout 30m -run 'TestFaultMatrix|TestDiscoverSplitLAN' -v ./node/nodetest
 
 sim: ## whole clusters in virtual time, a seed a second, for IMROUTE_SIM_MINUTES (5); prints how to run a failing seed again
 	IMROUTE_SIM_MINUTES=$(or $(IMROUTE_SIM_MINUTES),5) $(GO) test -count=1 -timeout 0 -run TestSimulation -v ./node/nodetest

@@ -17,6 +17,7 @@ import (
 func newBenchCmd(a *app) *cobra.Command {
 	c := group("bench", "Measure a cluster with many clients",
 		newBenchSendCmd(a), newBenchLoginCmd(a), newBenchIdleCmd(a), newBenchFailoverCmd(a), newBenchOverloadCmd(a),
+		newBenchGroupCmd(a), newBenchServiceCmd(a),
 		newBenchTableCmd(a), newBenchMeshCmd(a))
 	c.Long = "Bench is the load generator. It starts a cluster of its own on this machine (real node processes, temporary\n" +
 		"data), unless --addr names the client addresses of another one, one a node, and drives it through the public\n" +
@@ -245,6 +246,12 @@ func (o *benchOptions) showResult(r bench.Result) error {
 	}
 	if r.Overload != nil {
 		overloadFields(&f, r.Overload)
+	}
+	if r.Group != nil {
+		groupFields(&f, r.Group)
+	}
+	if r.Service != nil {
+		serviceFields(&f, r.Service)
 	}
 	if r.Table != nil {
 		return tableFields(&f, r.Table).write(o.io.Out)

@@ -2,12 +2,16 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,8 +37,8 @@ func newBenchOverloadCmd(a *app) *cobra.Command {
 			"first tenth of each second, bursts to a large group, and a client that does not read. It exits with 1 if a session\n" +
 			"is lost, a message is not answered, one that was refused arrived, the client that does not read stays, a node grows\n" +
 			"by more than --max-growth, or the p99 of the pairs is above --max-p99.\n\n" +
-			"P50 to P99.9 are those of the pairs meanwhile. Clients and nodes share this machine's CPUs: a part of what the pairs\n" +
-			"wait for is the load generator.",
+			"P50 to P99.9 are those of the pairs meanwhile, which are a process of their own unless --addr names the cluster.\n" +
+			"Clients and nodes share this machine's CPUs: a part of what the pairs wait for is the load generator.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
@@ -80,9 +84,29 @@ func (o *benchOverloadOptions) run(ctx context.Context) error {
 		load := o.load
 		if own != nil {
 			load.SlowReaders = own.slowReaders
+			load.Others = func(ctx context.Context, s bench.SendOptions) (bench.Result, error) { return o.apart(ctx, t, s) }
 		}
 		return bench.Overload(ctx, t, load)
 	})
+}
+
+// apart is "bench send" in a process of its own: in this one the pairs would wait for their turn among all members of the group.
+func (o *benchOverloadOptions) apart(ctx context.Context, t bench.Target, s bench.SendOptions) (r bench.Result, err error) {
+	cmd := exec.CommandContext(ctx, o.io.Executable, "bench", "send", "--addr", strings.Join(t.Addrs, ","), "--mix", "--ack", s.Ack.String(),
+		"--pairs", strconv.Itoa(s.Pairs), "--size", strconv.Itoa(s.Size), "--rate", strconv.FormatFloat(s.Rate, 'g', -1, 64),
+		"--warm", s.Warm.String(), "--duration", s.Duration.String(), "--output", "json")
+	cmd.WaitDelay = closeTimeout
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	out, err := cmd.Output()
+	switch {
+	case ctx.Err() != nil:
+		return r, context.Cause(ctx)
+	case len(out) == 0: // otherwise the result says what is wrong
+		return r, fmt.Errorf("the others' process: %w: %s", err, strings.TrimSpace(words.String()))
+	}
+	return r, json.Unmarshal(out, &r)
 }
 
 // slowReaders adds up what the nodes' metrics say.

@@ -46,6 +46,10 @@ func TestBenchUsage(t *testing.T) {
 		"bench mesh --sizes 3,99":                                    "--nodes 99",
 		"bench mesh --sizes 1":                                       "needs 2",
 		"bench mesh --addr 127.0.0.1:1":                              "without clients",
+		"bench group --members 0":                                    "members is 0",
+		"bench group --size 3":                                       "size is 3",
+		"bench service --instances 0":                                "instances is 0",
+		"bench service --window 0":                                   "window is 0",
 		"bench sned":                                                 "unknown command",
 	} {
 		code, out, errs := newWorld(t).run(strings.Fields(args)...)

@@ -70,26 +70,16 @@ func (o *chatOptions) run(ctx context.Context) error {
 	cfg.OnLeft = func(_ string, why *wire.Error) {
 		stop(codeError(why.Code, "you are not in the room any more: "+why.Error(), ""))
 	}
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return nil
-		}
-		return o.loginError(cfg, err)
+		return unlessInterrupted(err)
 	}
 	if err = o.takeTerminal(lines); err == nil {
 		room.enter(c)
 		err = o.talk(ctx, c, room, lines)
 		room.leave()
 	}
-	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancelClose()
-	if closeErr := c.Close(closing); err == nil && closeErr != nil {
-		err = fail("close", "", "could not say goodbye: %w", closeErr)
-	}
-	return err
+	return goodbye(ctx, c, err)
 }
 
 // chatState tells what happens to the connection. Logins that fail one after another are one event.
@@ -152,14 +142,7 @@ func (o *chatOptions) hearAll(ctx context.Context, c *client.Client, room *chatR
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			if w, ok := asWire(err); ok {
-				f := codeError(w.Code, w.Text, "")
-				if w.Code == wire.Replaced {
-					f.hint = "somebody else came in as " + o.as
-				}
-				return f
-			}
-			return err
+			return o.ended(err)
 		}
 		room.hear(m.From, m.Group != room.group(), m.Payload)
 	}

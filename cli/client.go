@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -215,6 +216,54 @@ func (o *loginOptions) ownToken(ctx context.Context, cfg *client.Config, api tar
 	}
 	return nil
 }
+
+// dial logs in, within --timeout. Its errors are for the person who typed the command; after Ctrl-C it is errInterrupted.
+func (o *loginOptions) dial(ctx context.Context, cfg client.Config) (*client.Client, error) {
+	login, cancel := o.bounded(ctx)
+	defer cancel()
+	c, err := client.Dial(login, cfg)
+	switch {
+	case err == nil:
+		return c, nil
+	case interrupted(ctx):
+		return nil, errInterrupted
+	}
+	return nil, o.loginError(cfg, err)
+}
+
+// unlessInterrupted is for commands that Ctrl-C is meant to end.
+func unlessInterrupted(err error) error {
+	if errors.Is(err, errInterrupted) {
+		return nil
+	}
+	return err
+}
+
+// goodbye closes a client whose work ended with err.
+func goodbye(ctx context.Context, c *client.Client, err error) error {
+	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancelClose()
+	if closeErr := c.Close(closing); err == nil && closeErr != nil {
+		err = fail("close", "", "could not say goodbye: %w", closeErr)
+	}
+	return err
+}
+
+// ended explains why a session is over that the SDK could not or would not carry on.
+func (o *loginOptions) ended(err error) error {
+	w, ok := asWire(err)
+	if !ok {
+		return err
+	}
+	f := codeError(w.Code, w.Text, "")
+	if w.Code == wire.Replaced {
+		f.hint = "somebody else logged in as " + o.as
+	}
+	return f
+}
+
+// anonymous is a client id that nobody else has.
+func anonymous() string { return fmt.Sprintf("imctl-%08x", uint32(wire.NewID())) }
 
 // loginError explains why a login failed.
 func (o *loginOptions) loginError(cfg client.Config, err error) error {

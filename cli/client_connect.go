@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -84,22 +83,12 @@ func (o *clientConnectOptions) run(ctx context.Context) error {
 		}
 	}
 	cfg.ManualAck = true
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return nil
-		}
-		return o.loginError(cfg, err)
+		return unlessInterrupted(err)
 	}
 	err = o.receive(ctx, c)
-	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancelClose()
-	if closeErr := c.Close(closing); err == nil && closeErr != nil {
-		err = fail("close", "", "could not say goodbye: %w", closeErr)
-	}
-	return err
+	return goodbye(ctx, c, err)
 }
 
 // receive prints messages until there were enough, the SDK gave up, or ctx ended.
@@ -112,17 +101,10 @@ func (o *clientConnectOptions) receive(ctx context.Context, c *client.Client) er
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			if w, ok := asWire(err); ok {
-				f := codeError(w.Code, w.Text, "")
-				if w.Code == wire.Replaced {
-					f.hint = "somebody else logged in as " + o.as
-				}
-				return f
-			}
 			if errors.Is(err, client.ErrClosed) {
 				return nil
 			}
-			return err
+			return o.ended(err)
 		}
 		if err := o.showMessage(m); err != nil {
 			return err

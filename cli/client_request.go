@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -61,21 +61,14 @@ func (o *clientRequestOptions) run(ctx context.Context, name, text string) error
 	if err != nil {
 		return err
 	}
-	if o.as == "" {
-		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))
-	}
+	o.as = cmp.Or(o.as, anonymous())
 	cfg, err := o.config(ctx)
 	if err != nil {
 		return err
 	}
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return errInterrupted
-		}
-		return o.loginError(cfg, err)
+		return err
 	}
 	asking, cancelAsking := context.WithTimeout(ctx, o.timeout+time.Second) // a net below the request's own time-out
 	defer cancelAsking()

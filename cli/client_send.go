@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,21 +93,13 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	if o.as == "" {
-		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))
-	}
+	o.as = cmp.Or(o.as, anonymous())
 	cfg, err := o.config(ctx)
 	if err != nil {
 		return err
 	}
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return errInterrupted
-		}
-		err = o.loginError(cfg, err)
 		if f := asFailure(err, ""); f.exit == ExitNoQuorum && o.asJSON() { // that is a result, too
 			if err := o.printJSON(sendOutput{Result: wire.Unavailable.String(), Code: wire.Unavailable, Text: f.text}); err != nil {
 				return err

@@ -2,9 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -58,9 +58,7 @@ func (o *clientServeOptions) run(ctx context.Context, service string, program []
 	if o.concurrency < 1 || o.concurrency > wire.MaxServiceLoad {
 		return usage("", "--concurrency %d: want 1 to %d", o.concurrency, wire.MaxServiceLoad)
 	}
-	if o.as == "" {
-		o.as = fmt.Sprintf("%s/imctl-%08x", service, uint32(wire.NewID()))
-	}
+	o.as = cmp.Or(o.as, service+"/"+anonymous())
 	cfg, err := o.config(ctx)
 	if err != nil {
 		return err
@@ -73,22 +71,12 @@ func (o *clientServeOptions) run(ctx context.Context, service string, program []
 			stop(err)
 		}
 	}
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return nil
-		}
-		return o.loginError(cfg, err)
+		return unlessInterrupted(err)
 	}
 	err = o.serve(ctx, c, service, o.handler(program, stop))
-	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancelClose()
-	if closeErr := c.Close(closing); err == nil && closeErr != nil {
-		err = fail("close", "", "could not say goodbye: %w", closeErr)
-	}
-	return err
+	return goodbye(ctx, c, err)
 }
 
 func (o *clientServeOptions) serve(ctx context.Context, c *client.Client, service string, h client.Handler) error {
@@ -116,10 +104,7 @@ func (o *clientServeOptions) serve(ctx context.Context, c *client.Client, servic
 		w, _ := asWire(s.Err())
 		err = codeError(w.Code, w.Text, "")
 	case <-c.Done():
-		err = c.Err()
-		if w, ok := asWire(err); ok {
-			err = codeError(w.Code, w.Text, "")
-		}
+		err = o.ended(c.Err())
 	}
 	ending, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancelEnd()

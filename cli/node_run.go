@@ -69,7 +69,7 @@ func (s nodeSettings) nodeConfig() node.Config {
 			Heartbeat: s.heartbeat, Election: s.election, Lease: s.lease, Margin: s.margin, Renew: s.renew, Quiet: s.quiet,
 		},
 		AdminTLS:   node.AdminTLS{CertFile: s.adminCert, KeyFile: s.adminKey, NodeCert: s.adminNodeCert},
-		ClientKeys: s.clientKeys, Duplicate: s.duplicate, Voters: s.voters,
+		ClientKeys: s.clientKeys, Duplicate: s.duplicate, OnePerClass: s.onePerClass, Voters: s.voters,
 		Idle: s.idle, MaxPayload: s.maxPayload, MaxSessions: s.maxSessions, LoginRate: s.loginRate, AnyOrigin: s.anyOrigin, Lanes: s.lanes,
 		TakeoverBurst: s.takeoverBurst, TakeoverEvery: s.takeoverEvery, CheckEvery: s.checkEvery, DiskTimeout: s.diskTimeout,
 		Webhook:      node.Webhook{URL: s.webhook, Secret: s.webhookSecret, Events: s.webhookEvents, LoginURL: s.loginWebhook, FriendsURL: s.friendsWebhook, FriendsTTL: s.friendsTTL},

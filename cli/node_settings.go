@@ -37,6 +37,7 @@ type nodeSettings struct {
 	clientCert, clientKey string
 	clientKeys            string
 	duplicate             string
+	onePerClass           bool
 	voters                uint32
 
 	heartbeat, election, lease, margin, renew, quiet time.Duration
@@ -96,8 +97,9 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.clientCert, "client-cert", "", "certificate for clients (PEM); without one clients are not encrypted")
 	f.StringVar(&s.clientKey, "client-key", "", "key for clients (PEM)")
 	f.StringVar(&s.clientKeys, "client-keys", "", "file with the keys that check login tokens (default: the cluster's own)")
-	f.StringVar(&s.duplicate, "duplicate-login", "", "what a second login under one id does, replace or reject; only with --bootstrap")
-	f.Uint32Var(&s.voters, "target-voters", 0, "promote joiners up to this many voters; only with --bootstrap (default 3)")
+	f.StringVar(&s.duplicate, "duplicate-login", "", "what a second login under one id does, replace or reject; only for the node that founds the cluster")
+	f.BoolVar(&s.onePerClass, "one-per-class", false, "a user has one session for each class of device at most: of ids user/class:device and user/class; only for the node that founds the cluster")
+	f.Uint32Var(&s.voters, "target-voters", 0, "promote joiners up to this many voters; only for the node that founds the cluster (default 3)")
 
 	f.DurationVar(&s.heartbeat, "heartbeat", 0, "Raft heartbeat (default 500ms)")
 	f.DurationVar(&s.election, "election", 0, "Raft election time-out (default 500ms)")

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,20 +69,15 @@ func (o *presenceWatchOptions) run(ctx context.Context, ids []string) error {
 		if o.friends {
 			return usage("", "--friends needs --as: whose friends?")
 		}
-		o.as = fmt.Sprintf("imctl-%08x", uint32(wire.NewID()))
+		o.as = anonymous()
 	}
 	cfg, err := o.config(ctx)
 	if err != nil {
 		return err
 	}
-	login, cancel := o.bounded(ctx)
-	defer cancel()
-	c, err := client.Dial(login, cfg)
+	c, err := o.dial(ctx, cfg)
 	if err != nil {
-		if interrupted(ctx) {
-			return nil
-		}
-		return o.loginError(cfg, err)
+		return unlessInterrupted(err)
 	}
 	watching, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -108,14 +102,7 @@ func (o *presenceWatchOptions) run(ctx context.Context, ids []string) error {
 	if interrupted(ctx) || errors.Is(err, errEnough) {
 		return nil // that is how it is meant to end
 	}
-	if w, ok := asWire(err); ok {
-		hint := ""
-		if w.Code == wire.Replaced {
-			hint = "somebody else logged in as " + o.as
-		}
-		return codeError(w.Code, w.Text, hint)
-	}
-	return err
+	return o.ended(err)
 }
 
 func (o *presenceWatchOptions) show(p client.Presence) error {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -99,20 +100,19 @@ func (a api) askHolders(ctx context.Context, nodes []wire.NodeID, op string, q g
 	return failed
 }
 
-// topicPage is one page of the topics that the table knows.
-type topicPage struct {
-	ask     groupAsk
-	names   [][]string // of each topic's holders, sorted
-	holders []wire.NodeID
-	next    string
-}
-
-func (a api) topicPage(q admin.GroupQuery, kind wire.TopicKind) (page topicPage) {
+// topicPage is one page of the topics that the table knows: row makes one of each, and count adds what a holder says to them.
+func topicPage[T any](ctx context.Context, a api, q admin.GroupQuery, kind wire.TopicKind, op string,
+	row func(t wire.Topic, holders []string) T, count func(rows []T, said groupSaid),
+) (rows []T, next string, failed []admin.NodeError, err error) {
+	if err := a.n.refresh(ctx); err != nil {
+		return nil, "", nil, err
+	}
 	topics := a.n.fsm.Topics(q.Tenant, kind, q.Cursor, q.Limit+1)
 	if len(topics) > q.Limit {
 		topics = topics[:q.Limit]
-		page.next = topics[q.Limit-1].Topic.Name
+		next = topics[q.Limit-1].Topic.Name
 	}
+	var ask groupAsk
 	holders := map[wire.NodeID]bool{}
 	for _, t := range topics {
 		var names []string
@@ -121,35 +121,24 @@ func (a api) topicPage(q admin.GroupQuery, kind wire.TopicKind) (page topicPage)
 			names = append(names, a.n.nameOf(h.Node))
 		}
 		slices.Sort(names)
-		page.names, page.ask.Topics = append(page.names, names), append(page.ask.Topics, t.Topic)
+		rows, ask.Topics = append(rows, row(t.Topic, names)), append(ask.Topics, t.Topic)
 	}
-	page.holders = keys(holders)
-	return page
+	failed = a.askHolders(ctx, slices.Collect(maps.Keys(holders)), op, ask, func(_ wire.NodeID, said groupSaid) { count(rows, said) })
+	return rows, next, failed, nil
 }
 
 // Groups lists what the table knows and counts the members with those who have them.
 func (a api) Groups(ctx context.Context, q admin.GroupQuery) (page admin.GroupPage, err error) {
-	if err := a.n.refresh(ctx); err != nil {
-		return page, err
-	}
-	topics := a.topicPage(q, wire.TopicGroup)
-	page.Next = topics.next
-	for i, t := range topics.ask.Topics {
-		page.Groups = append(page.Groups, admin.GroupRow{Group: t.Name, Tenant: t.Tenant, Nodes: topics.names[i]})
-	}
-	page.Errors = a.askHolders(ctx, topics.holders, opGroupCounts, topics.ask, func(_ wire.NodeID, said groupSaid) {
-		for i, n := range said.Counts[:min(len(said.Counts), len(page.Groups))] {
-			page.Groups[i].Members += uint32(n)
-		}
-	})
-	return page, nil
-}
-
-func keys(m map[wire.NodeID]bool) (out []wire.NodeID) {
-	for k := range m {
-		out = append(out, k)
-	}
-	return out
+	page.Groups, page.Next, page.Errors, err = topicPage(ctx, a, q, wire.TopicGroup, opGroupCounts,
+		func(t wire.Topic, nodes []string) admin.GroupRow {
+			return admin.GroupRow{Group: t.Name, Tenant: t.Tenant, Nodes: nodes}
+		},
+		func(rows []admin.GroupRow, said groupSaid) {
+			for i := range rows[:min(len(said.Counts), len(rows))] {
+				rows[i].Members += uint32(said.Counts[i])
+			}
+		})
+	return page, err
 }
 
 // holdersOf are the nodes of a group, all acknowledged joins included.

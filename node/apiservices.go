@@ -36,21 +36,17 @@ func (n *Node) handleServiceCounts(q groupAsk) (out groupSaid) {
 
 // Services lists what the table knows and counts the instances with those who have them.
 func (a api) Services(ctx context.Context, q admin.GroupQuery) (page admin.ServicePage, err error) {
-	if err := a.n.refresh(ctx); err != nil {
-		return page, err
-	}
-	topics := a.topicPage(q, wire.TopicService)
-	page.Next = topics.next
-	for i, t := range topics.ask.Topics {
-		page.Services = append(page.Services, admin.ServiceRow{Service: t.Name, Tenant: t.Tenant, Nodes: topics.names[i]})
-	}
-	page.Errors = a.askHolders(ctx, topics.holders, opServiceCounts, topics.ask, func(_ wire.NodeID, said groupSaid) {
-		for i := range page.Services[:min(len(said.Counts), len(said.Open), len(page.Services))] {
-			page.Services[i].Instances += uint32(said.Counts[i])
-			page.Services[i].Open += uint32(said.Open[i])
-		}
-	})
-	return page, nil
+	page.Services, page.Next, page.Errors, err = topicPage(ctx, a, q, wire.TopicService, opServiceCounts,
+		func(t wire.Topic, nodes []string) admin.ServiceRow {
+			return admin.ServiceRow{Service: t.Name, Tenant: t.Tenant, Nodes: nodes}
+		},
+		func(rows []admin.ServiceRow, said groupSaid) {
+			for i := range rows[:min(len(said.Counts), len(said.Open), len(rows))] {
+				rows[i].Instances += uint32(said.Counts[i])
+				rows[i].Open += uint32(said.Open[i])
+			}
+		})
+	return page, err
 }
 
 // onlineCount counts who is online. Users are counted by reading the whole table, so there is one count at a time, and what it found

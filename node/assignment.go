@@ -23,9 +23,8 @@ func (n *Node) closedToClients() bool {
 }
 
 // takers are the nodes that take clients by a transport, as this node knows: up and not draining in the table, not closed by
-// their own word, and with a lease, which for others means that the leader heard their renewal less than a lease ago. round is
-// another one when the figures are new. A node that hears of no leader names nobody but itself, and soon not even that.
-func (n *Node) takers(transport string) (nodes []assign.Node, round uint64) {
+// their own word, and with a lease, which for others means that the leader heard their renewal less than a lease ago. A node that hears of no leader names nobody but itself, and soon not even that.
+func (n *Node) takers(transport string) (nodes []assign.Node) {
 	at := now()
 	heard := n.loadsAt.Load()
 	loads := n.loads.Load()
@@ -38,25 +37,26 @@ func (n *Node) takers(transport string) (nodes []assign.Node, round uint64) {
 			continue
 		}
 		taker := assign.Node{ID: node.ID, Name: node.Name, Addr: addr}
+		var v wire.NodeLoad
+		heardOf := false
+		if loads != nil {
+			v, heardOf = (*loads)[node.ID]
+		}
+		age := time.Duration(v.AgeMS)*time.Millisecond + at - time.Duration(heard)
+		taker.Clients, taker.At = int(v.Clients), at-age
 		if node.ID == n.id {
 			if n.present.Load() == nil || !n.lease.holds(at) || n.closedToClients() {
 				continue
 			}
-			taker.Clients = n.gateway.Count()
-		} else {
-			if loads == nil {
-				continue
-			}
-			v, ok := (*loads)[node.ID]
-			age := time.Duration(v.AgeMS)*time.Millisecond + at - time.Duration(heard)
-			if !ok || v.Closed || v.Incarnation != node.Incarnation || age >= n.cfg.Timings.Lease-n.cfg.Timings.Margin {
-				continue
-			}
-			taker.Clients = int(v.Clients)
+			if !heardOf || v.Incarnation != node.Incarnation {
+				taker.Clients, taker.At = n.gateway.Count(), at
+			} // otherwise its figure is as old as the others': a newer one would count those twice who were sent here meanwhile
+		} else if !heardOf || v.Closed || v.Incarnation != node.Incarnation || age >= n.cfg.Timings.Lease-n.cfg.Timings.Margin {
+			continue
 		}
 		nodes = append(nodes, taker)
 	}
-	return nodes, uint64(heard)
+	return nodes
 }
 
 // Assign names the node that a client should connect to.
@@ -65,8 +65,7 @@ func (a api) Assign(_ context.Context, q admin.AssignQuery) (admin.Assignment, e
 	if err := n.known(); err != nil {
 		return admin.Assignment{}, err
 	}
-	nodes, round := n.takers(q.Transport)
-	to, ok := n.picker.Pick(q.Client, round, nodes)
+	to, ok := n.picker.Pick(q.Client, now(), n.takers(q.Transport))
 	if !ok {
 		return admin.Assignment{}, admin.Errorf(admin.StatusUnavailable, "no node is known that takes clients by %s: each is down, draining, full or without a lease", q.Transport).
 			WithHint("try again in a moment; `imctl cluster health` says what is wrong")

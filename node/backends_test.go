@@ -122,7 +122,7 @@ func TestBackEnds(t *testing.T) {
 	}
 	for _, n := range []*Node{n1, n2, n3} {
 		c.until(n.Name()+" knows", func() error {
-			nodes, _ := n.takers("tcp")
+			nodes := n.takers("tcp")
 			for _, v := range nodes {
 				if want := map[string]int{"n1": 12}[v.Name]; v.Clients != want {
 					return fmt.Errorf("%+v", nodes)
@@ -166,7 +166,7 @@ func TestBackEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.until("n2 is back", func() error {
-		if nodes, _ := n1.takers("tcp"); len(nodes) != 3 {
+		if nodes := n1.takers("tcp"); len(nodes) != 3 {
 			return fmt.Errorf("%+v", nodes)
 		}
 		return nil

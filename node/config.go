@@ -65,6 +65,8 @@ type Config struct {
 	ClientKeys string // file with the keys that check login tokens; empty: the cluster's own key
 	Duplicate  string // duplicate login: replace (default) or reject; read when bootstrapping, agreed by Raft from then on
 	Voters     uint32 // how many voters are aimed at; read when bootstrapping; default 3
+	// OnePerClass gives each user one session for each class of device at most; read when bootstrapping, agreed by Raft from then on.
+	OnePerClass bool
 
 	Idle        time.Duration // a client that is silent for this long is gone; default 30 s
 	MaxPayload  int           // bytes; default 1 MiB

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imroute/mesh/wire"
 	"imroute/node/client"
@@ -129,4 +130,52 @@ func BenchmarkFanout(b *testing.B) {
 		}
 	}
 	r.wg.Wait()
+}
+
+// BenchmarkGroup100000 is a message to a group of 100,000 on three nodes, from the sender's connection until he is told how many
+// were reached: agreement, linearizable read, mesh and fan-out, 300 members over real connections, the others without.
+//
+//	go test -run '^$' -bench Group100000 ./node
+func BenchmarkGroup100000(b *testing.B) {
+	c, nodes := benchCluster(b)
+	const members, real = 100_000, 300
+	topic := wire.Topic{Kind: wire.TopicGroup, Name: fmt.Sprintf("everybody-%08x", wire.NewID())}
+	var raws []*raw
+	for i := range real {
+		r := rawLogin(b, nodes[i%len(nodes)], fmt.Sprintf("real-%d", i), uint64(i+1), 1)
+		_ = r.conn.SetDeadline(time.Now().Add(4 * time.Minute))
+		r.write(&wire.Frame{Type: wire.TypeJoin, To: topic.Name, ID: 1})
+		raws = append(raws, r)
+	}
+	for _, r := range raws {
+		if f := r.want(wire.TypeResult); f.Code != wire.Joined {
+			b.Fatalf("%+v", f)
+		}
+	}
+	rest := crowd(b, topic, members-real, nodes...)
+	alice := c.dial("alice", nodes[0])
+	payload := make([]byte, 128)
+	sent := int64(0)
+	for b.Loop() {
+		sent++
+		copy(payload, fmt.Sprintf("%08d", sent))
+		r, err := alice.SendTo(c.ctx, client.ToGroup(topic.Name), payload, client.WithAck(wire.AckOwner), client.WithTimeout(patience))
+		if err != nil || r.Code != wire.Delivered || r.Count != members {
+			b.Fatalf("%v %v, %d reached, want %d", r.Code, err, r.Count, members)
+		}
+	}
+	b.ReportMetric(float64(members)*float64(sent)/b.Elapsed().Seconds(), "copies/s")
+	for _, r := range raws {
+		for i := range sent {
+			if f := r.want(wire.TypeDeliver); string(f.Payload[:8]) != fmt.Sprintf("%08d", i+1) {
+				b.Fatalf("message %d is %q", i+1, f.Payload[:8])
+			}
+		}
+	}
+	for _, m := range rest {
+		if got := m.got.Load(); got != sent {
+			b.Fatalf("%v got %d of %d", m.id, got, sent)
+		}
+	}
+	alice.hangUp()
 }

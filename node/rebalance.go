@@ -145,7 +145,7 @@ func (m *mover) ask(some int) (told int) {
 	}
 	places := map[string][]assign.Node{}
 	for _, transport := range []string{gateway.TransportTCP, gateway.TransportWS} {
-		nodes, _ := m.n.takers(transport)
+		nodes := m.n.takers(transport)
 		if nodes = slices.DeleteFunc(nodes, func(v assign.Node) bool { return v.ID == m.n.id }); len(nodes) > 0 {
 			places[transport] = nodes
 		}
@@ -194,7 +194,7 @@ func (a api) Rebalance(ctx context.Context, rate uint32) (out admin.Rebalance, e
 	if out = a.askRebalance(ctx, nodes, rebalanceAsk{}); rate == 0 {
 		return out, nil
 	}
-	takers, _ := a.n.takers(gateway.TransportTCP)
+	takers := a.n.takers(gateway.TransportTCP)
 	var share []assign.Node
 	target := uint32(0)
 	for i, one := range out.Nodes {

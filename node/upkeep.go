@@ -140,7 +140,7 @@ func (n *Node) foundTable(ctx context.Context) error {
 		return err
 	}
 	for _, cmd := range []*raftfsm.Command{
-		{Kind: raftfsm.KindInit, ClusterID: n.identity.Load().Cluster, CACert: n.identity.Load().CAPEM, Settings: raftfsm.Settings{Duplicate: policy, Voters: n.cfg.Voters}, Level: min(n.cfg.FeatureLevel, raftfsm.MaxFeatureLevel)},
+		{Kind: raftfsm.KindInit, ClusterID: n.identity.Load().Cluster, CACert: n.identity.Load().CAPEM, Settings: raftfsm.Settings{Duplicate: policy, OnePerClass: n.cfg.OnePerClass, Voters: n.cfg.Voters}, Level: min(n.cfg.FeatureLevel, raftfsm.MaxFeatureLevel)},
 		{Kind: raftfsm.KindNodeJoin, Node: n.id, Name: n.name, Addrs: n.Addrs(), Version: Version},
 	} {
 		r, err := n.lead.apply(ctx, cmd)

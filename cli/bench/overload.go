@@ -30,6 +30,9 @@ type OverloadOptions struct {
 	MaxP99    time.Duration // of the others, under overload
 	MaxGrowth int64         // of any node's memory over what it had before, in bytes
 
+	// Others, if set, is Send in another process, so that what the pairs wait for is not this one, which has the bursts and all members
+	// to itself. nil: they are here.
+	Others func(context.Context, SendOptions) (Result, error)
 	// SlowReaders, if set, says how many sessions the nodes have closed so far because their clients did not read.
 	SlowReaders func(context.Context) (int64, error)
 }
@@ -74,7 +77,7 @@ func Overload(ctx context.Context, t Target, o OverloadOptions) (Result, error) 
 	if err := o.Validate(); err != nil {
 		return r, err
 	}
-	if err := checkFiles(2*o.Senders + o.Members + 2*o.Pairs + 8); err != nil {
+	if err := checkFiles(2*o.Senders + o.Members + 2*o.Pairs + 8); err != nil { // also if the pairs are elsewhere
 		return r, err
 	}
 	v := &overload{o: o, t: &t, r: &OverloadResult{}, base: time.Now(), codes: map[string]int64{}}
@@ -95,23 +98,22 @@ type overload struct {
 	r    *OverloadResult
 	base time.Time
 
-	others, askers, bursters, takers, members *fleet
-	deaf                                      *deaf
-	flooder                                   *fleet // to the deaf one; its second client sends to the group
+	bursters, takers, members *fleet
+	deaf                      *deaf
+	flooder                   *fleet // to the deaf one; its second client sends to the group
 
-	books           []ledger     // of takers
-	reachedMembers  atomic.Int64 // messages that members got
-	sent            atomic.Int64 // by bursters, handed to the SDK
-	answered        atomic.Int64
-	delivered       atomic.Int64
-	refused         atomic.Int64 // answered that nothing was delivered
-	unknown         atomic.Int64 // answered that nobody knows
-	heldBack        atomic.Int64 // not sent: the SDK had no room
-	groupSent       atomic.Int64
-	groupAnswered   atomic.Int64
-	groupCounted    atomic.Int64 // members reached, as the answers say
-	requests, lost  atomic.Int64 // of the others
-	requestsPending atomic.Int64
+	books          []ledger     // of takers
+	reachedMembers atomic.Int64 // messages that members got
+	sent           atomic.Int64 // by bursters, handed to the SDK
+	answered       atomic.Int64
+	delivered      atomic.Int64
+	refused        atomic.Int64 // answered that nothing was delivered
+	unknown        atomic.Int64 // answered that nobody knows
+	heldBack       atomic.Int64 // not sent: the SDK had no room
+	groupSent      atomic.Int64
+	groupAnswered  atomic.Int64
+	groupCounted   atomic.Int64 // members reached, as the answers say
+	lost           atomic.Int64 // requests of the others
 
 	mu    sync.Mutex
 	codes map[string]int64 // of answers but delivered, to bursts
@@ -124,7 +126,6 @@ func (v *overload) node(i int) []string { i %= len(v.t.Addrs); return v.t.Addrs[
 
 func (v *overload) connect(ctx context.Context) error {
 	o := &v.o
-	v.others, v.askers = newFleet(o.Pairs, "b"), newFleet(o.Pairs, "a")
 	v.takers, v.bursters = newFleet(o.Senders, "r"), newFleet(o.Senders, "s")
 	v.members, v.flooder = newFleet(o.Members, "m"), newFleet(2, "f")
 	v.books = make([]ledger, o.Senders)
@@ -144,9 +145,7 @@ func (v *overload) connect(ctx context.Context) error {
 			cfg.Addrs = v.node(i + 1)
 			cfg.OnMessage = func(m client.Message) { v.books[i].take(o.Size, m.Payload) }
 		}},
-		{v.others, func(i int, cfg *client.Config) { cfg.Addrs, cfg.OnMessage = v.node(i+1), func(client.Message) {} }},
 		{v.bursters, func(i int, cfg *client.Config) { cfg.Addrs, cfg.Timeout = v.node(i), overloadTimeout }},
-		{v.askers, func(i int, cfg *client.Config) { cfg.Addrs, cfg.Timeout = v.node(i), overloadTimeout }},
 		{v.flooder, func(i int, cfg *client.Config) { cfg.Addrs, cfg.Timeout = v.node(i), overloadTimeout }},
 	} {
 		if err := f.fleet.dial(ctx, v.t, time.Minute, f.conf); err != nil {
@@ -171,7 +170,7 @@ func (v *overload) close() {
 	if v.deaf != nil {
 		v.deaf.close()
 	}
-	for _, f := range []*fleet{v.askers, v.bursters, v.flooder, v.others, v.takers, v.members} {
+	for _, f := range []*fleet{v.bursters, v.flooder, v.takers, v.members} {
 		if f != nil {
 			f.close(closeMost)
 		}
@@ -180,7 +179,7 @@ func (v *overload) close() {
 
 // moved is how many sessions ended although nobody closed them.
 func (v *overload) moved() (n int64) {
-	for _, f := range []*fleet{v.askers, v.bursters, v.flooder, v.others, v.takers, v.members} {
+	for _, f := range []*fleet{v.bursters, v.flooder, v.takers, v.members} {
 		n += f.moved.Load()
 	}
 	return n
@@ -196,30 +195,33 @@ func (v *overload) run(ctx context.Context, r *Result) error {
 	}
 	mem := watchMemory(v.t.PIDs)
 	defer mem.stop()
-	calm, err := v.phase(ctx, "calm", v.o.Calm, nil)
+	calm, err := v.ask(ctx, r, "calm", v.o.Calm)
 	if err != nil {
 		return err
 	}
-	v.r.CalmP50, v.r.CalmP99 = calm.Quantile(.5), calm.Quantile(.99)
+	v.r.CalmP50, v.r.CalmP99 = calm.P50, calm.P99
 	mem.mark()
-	asked, mark := v.requests.Load(), markUsage(v.t.PIDs)
+	mark := markUsage(v.t.PIDs)
 	over := v.t.measuring(ctx, v.o.Duration)
-	var flood sync.WaitGroup
+	var flood, storm sync.WaitGroup
 	if v.deaf != nil { // a node gives it up after its write time-out, which may be later than the others have ended
 		flooding, enough := context.WithTimeout(ctx, v.o.Duration+deafPatience)
 		defer enough()
 		flood.Go(func() { v.flood(flooding) })
 	}
-	stormy, err := v.phase(ctx, "overload", v.o.Duration, func(ctx context.Context, wg *sync.WaitGroup) {
-		wg.Go(func() { v.bursts(ctx) })
-		if v.o.Members > 0 && v.o.GroupBurst > 0 {
-			wg.Go(func() { v.groupBursts(ctx) })
-		}
-	})
+	storming, enough := context.WithCancel(ctx)
+	defer enough()
+	storm.Go(func() { v.bursts(storming) })
+	if v.o.Members > 0 && v.o.GroupBurst > 0 {
+		storm.Go(func() { v.groupBursts(storming) })
+	}
+	stormy, err := v.ask(ctx, r, "overload", v.o.Duration)
+	enough()
+	storm.Wait()
 	u := mark.until(v.t.PIDs)
 	over()
-	r.over(v.requests.Load()-asked, u)
-	r.quantiles(stormy)
+	r.over(stormy.Received, u)
+	r.P50, r.P99, r.P999 = stormy.P50, stormy.P99, stormy.P999
 	v.drain(context.WithoutCancel(ctx))
 	flood.Wait()
 	mem.stop()
@@ -245,50 +247,23 @@ func (v *overload) slowReaders(ctx context.Context) (int64, error) {
 	return v.o.SlowReaders(ctx)
 }
 
-// phase lets the others talk for d, beside what also starts, and returns how long their requests took.
-func (v *overload) phase(ctx context.Context, name string, d time.Duration, also func(context.Context, *sync.WaitGroup)) (*Histogram, error) {
+// ask has the others talk for d, from all nodes to all nodes, and returns how long their requests took: an open loop, in which latency
+// counts from when each was due.
+func (v *overload) ask(ctx context.Context, r *Result, name string, d time.Duration) (Result, error) {
 	defer startReports(v.t, name, d, v.answered.Load, nil)()
-	running, stop := context.WithTimeout(ctx, d)
-	defer stop()
-	latency := new(Histogram)
-	var wg sync.WaitGroup
-	wg.Go(func() { v.ask(running, latency) })
-	if also != nil {
-		also(running, &wg)
+	o := SendOptions{Pairs: v.o.Pairs, Size: v.o.Size, Rate: v.o.Rate, Ack: wire.AckClient, Placement: Mix, Warm: min(d/4, 500*time.Millisecond), Duration: d}
+	send := v.o.Others
+	if send == nil {
+		t := *v.t
+		t.Progress, t.Measuring = nil, nil // those of the whole run
+		send = func(ctx context.Context, o SendOptions) (Result, error) { return Send(ctx, t, o) }
 	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return latency, err
+	got, err := send(ctx, o)
+	v.lost.Add(got.Lost)
+	for _, p := range got.Problems {
+		r.problem("others: %s", p)
 	}
-	for end := time.Now().Add(overloadDrain); v.requestsPending.Load() > 0 && time.Now().Before(end); { // they belong to this phase
-		nap(time.Millisecond)
-	}
-	return latency, nil
-}
-
-// ask is an open loop of requests: latency counts from when each was due.
-func (v *overload) ask(ctx context.Context, latency *Histogram) {
-	s, start := schedule{v.o.Rate}, v.now()
-	payload := make([]byte, v.o.Size)
-	for n := int64(0); ctx.Err() == nil; {
-		for due := s.due(v.now() - start); n < due && ctx.Err() == nil; n++ {
-			i, at := int(n%int64(v.o.Pairs)), start+s.at(n)
-			v.requests.Add(1)
-			v.requestsPending.Add(1)
-			_, err := v.askers.clients[i].SendAsync(v.others.id(i), payload, wire.AckClient, overloadTimeout, func(r client.Result) {
-				latency.Add(v.now() - at)
-				if r.Code != wire.Delivered {
-					v.lost.Add(1)
-				}
-				v.requestsPending.Add(-1)
-			})
-			if err != nil {
-				v.lost.Add(1)
-				v.requestsPending.Add(-1)
-			}
-		}
-		nap(min(max(start+s.at(n)-v.now(), leastNap), 20*time.Millisecond))
-	}
+	return got, err
 }
 
 // eachSecond calls do at the beginning of each second until ctx ends; do gets the moment at which its burst is to be over.

@@ -19,6 +19,7 @@ type OverloadResult struct {
 	CalmP50 float64 `json:"calm_p50_us"` // of the others, before
 	CalmP99 float64 `json:"calm_p99_us"`
 	Ratio   float64 `json:"p99_ratio"` // of p99_us to calm_p99_us
+	Apart   bool    `json:"apart"`     // the others were a process of their own
 
 	Sent      int64            `json:"sent"`      // in bursts: delivered + refused + unknown
 	Delivered int64            `json:"delivered"` // and arrived
@@ -63,9 +64,7 @@ func (v *overload) judge(r *Result) {
 		r.Disordered += b.disordered.Load()
 		r.Damaged += b.damaged.Load()
 	}
-	if r.Lost = v.lost.Load(); r.Lost > 0 {
-		r.problem("%s of the others", plural(r.Lost, "request was not answered", "requests were not answered"))
-	}
+	r.Lost, d.Apart = v.lost.Load(), v.o.Others != nil // what was lost is among the others' problems
 	books := *r
 	books.Lost, books.Problems = 0, nil
 	books.books("")

@@ -18,7 +18,7 @@ func goodOverload() *overload {
 		r:      &OverloadResult{CalmP99: 1000, RSSGrowth: 5 << 20, NoReader: true, NoReaderClosed: true, NoReaderMS: 10_000, SlowReaders: 1},
 		codes:  map[string]int64{"rate_limited": 30},
 		books:  make([]ledger, 2),
-		others: newFleet(0, "b"), askers: newFleet(0, "a"), takers: newFleet(0, "r"), bursters: newFleet(0, "s"), members: newFleet(0, "m"), flooder: newFleet(0, "f"),
+		takers: newFleet(0, "r"), bursters: newFleet(0, "s"), members: newFleet(0, "m"), flooder: newFleet(0, "f"),
 	}
 	v.sent.Store(100)
 	v.answered.Store(100)
@@ -42,7 +42,6 @@ func TestOverloadJudge(t *testing.T) {
 		t.Fatalf("%q, %+v", r.Problems, v.r)
 	}
 	for want, spoil := range map[string]func(*overload, *Result){
-		"request was not answered":  func(v *overload, _ *Result) { v.lost.Store(1) },
 		"not all were told":         func(v *overload, _ *Result) { v.answered.Store(99) },
 		"59 delivered, 30 refused":  func(v *overload, _ *Result) { v.delivered.Store(59) },
 		"59 arrived, but 60":        func(v *overload, _ *Result) { v.books[0].unique.Store(34) },

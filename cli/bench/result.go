@@ -13,7 +13,7 @@ import (
 // systems.
 type Result struct {
 	Name       string  `json:"name"`
-	Pairs      int     `json:"pairs"` // login: logins at once; idle, failover: clients
+	Pairs      int     `json:"pairs"` // login: logins at once; idle, failover: clients; group: members; service: askers
 	Size       int     `json:"size"`
 	Offered    float64 `json:"offered_per_s"` // 0: as fast as the window allows
 	Received   int64   `json:"received"`      // within the measured time
@@ -35,6 +35,8 @@ type Result struct {
 	Idle     *IdleResult     `json:"idle,omitempty"`
 	Failover *FailoverResult `json:"failover,omitempty"`
 	Overload *OverloadResult `json:"overload,omitempty"`
+	Group    *GroupResult    `json:"group,omitempty"`
+	Service  *ServiceResult  `json:"service,omitempty"`
 	Table    *TableResult    `json:"table,omitempty"`
 	Mesh     *MeshResult     `json:"mesh,omitempty"`
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"imroute/mesh/wire"
 )
@@ -41,29 +42,61 @@ type Node struct {
 	ID      wire.NodeID
 	Name    string
 	Addr    string
-	Clients int // as last heard of
+	Clients int           // as last heard of
+	At      time.Duration // when it had that many, by the clock that Pick is told
 }
 
 // Picker chooses. It may be used by several goroutines at once.
 type Picker struct {
 	policy Policy
 
-	mu    sync.Mutex
-	round uint64              // guarded by mu: which figures extra belongs to
-	extra map[wire.NodeID]int // guarded by mu: clients sent to a node since
-	turn  uint64              // guarded by mu
+	mu   sync.Mutex
+	sent map[wire.NodeID]*recent // guarded by mu: clients sent to a node
+	turn uint64                  // guarded by mu
+}
+
+// arriving is how long before a node's figure somebody may have been sent there who is not in it yet.
+const arriving = 100 * time.Millisecond
+
+// recent counts what happened in the last four seconds: longer than figures may be old with the default lease.
+type recent struct {
+	slots [128]int32
+	last  int64 // the slot that was counted in last
+}
+
+const recentSlot = 32 * time.Millisecond
+
+// to forgets what is too old at now, and says which slot that is.
+func (r *recent) to(now time.Duration) int64 {
+	slot := int64(now / recentSlot)
+	for i := max(r.last+1, slot-int64(len(r.slots))+1); i <= slot; i++ {
+		r.slots[i%int64(len(r.slots))] = 0
+	}
+	r.last = max(r.last, slot)
+	return r.last
+}
+
+func (r *recent) add(now time.Duration) { r.slots[r.to(now)%int64(len(r.slots))]++ }
+
+// since is how often something happened from a moment on.
+func (r *recent) since(at, now time.Duration) (n int) {
+	last := r.to(now)
+	for i := max(int64(at/recentSlot), last-int64(len(r.slots))+1, 0); i <= last; i++ {
+		n += int(r.slots[i%int64(len(r.slots))])
+	}
+	return n
 }
 
 // NewPicker makes a Picker for a policy.
-func NewPicker(p Policy) *Picker { return &Picker{policy: p, extra: map[wire.NodeID]int{}} }
+func NewPicker(p Policy) *Picker { return &Picker{policy: p, sent: map[wire.NodeID]*recent{}} }
 
 // Policy is how it chooses.
 func (p *Picker) Policy() Policy { return p.policy }
 
-// Pick chooses a node for a client; false: there is none. round is another one whenever the figures in nodes are new: until
-// then those who were sent to a node count as its clients, or everybody who asks in between would go to the same one. Clients
-// of the node returned counts them as well.
-func (p *Picker) Pick(client wire.ClientID, round uint64, nodes []Node) (Node, bool) {
+// Pick chooses a node for a client; false: there is none. Whoever was sent to a node since its figure was taken, or so shortly before
+// that he can hardly have arrived by then, counts as its client, or everybody who asks in between would go to the same one. Clients of
+// the node returned counts them as well. now is on the clock of the nodes' At.
+func (p *Picker) Pick(client wire.ClientID, now time.Duration, nodes []Node) (Node, bool) {
 	if len(nodes) == 0 {
 		return Node{}, false
 	}
@@ -71,12 +104,15 @@ func (p *Picker) Pick(client wire.ClientID, round uint64, nodes []Node) (Node, b
 	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if round != p.round {
-		p.round = round
-		clear(p.extra)
+	for id := range p.sent {
+		if !slices.ContainsFunc(nodes, func(n Node) bool { return n.ID == id }) {
+			delete(p.sent, id)
+		}
 	}
 	for i := range nodes {
-		nodes[i].Clients += p.extra[nodes[i].ID]
+		if r := p.sent[nodes[i].ID]; r != nil {
+			nodes[i].Clients += r.since(nodes[i].At-arriving, now)
+		}
 	}
 	n := nodes[0]
 	switch p.policy {
@@ -95,7 +131,10 @@ func (p *Picker) Pick(client wire.ClientID, round uint64, nodes []Node) (Node, b
 			}
 		}
 	}
-	p.extra[n.ID]++
+	if p.sent[n.ID] == nil {
+		p.sent[n.ID] = new(recent)
+	}
+	p.sent[n.ID].add(now)
 	return n, true
 }
 

@@ -192,7 +192,7 @@ func TestDiscoverLAN(t *testing.T) {
 // newcomer is refused, and a node that was emptied joins the other cluster.
 func TestDiscoverSplitLAN(t *testing.T) {
 	if os.Getenv("IMROUTE_FAULTS") == "" {
-		t.Skip("part of make faults (IMROUTE_FAULTS=1)")
+		t.Skip("part of make faults (IMROUTE_FAULTS=1): it takes half a minute")
 	}
 	l := newLAN(t, 3)
 	a, b, late := l.nodes[0], l.nodes[1], l.nodes[2]
