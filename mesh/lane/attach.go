@@ -14,6 +14,7 @@ type attachment struct {
 	// Fixed after construction.
 	s      *Session
 	stream Stream
+	try    tryStream // stream, if it is one
 	opener bool
 	done   chan struct{} // closed by stop
 	ended  chan struct{} // closed when nothing of this attachment runs any more
@@ -25,8 +26,9 @@ type attachment struct {
 	batch                   batch
 	full                    bool // not even a refusal has room, as of the last time the lock was held
 
-	// Owned by the writer.
+	// Owned by the writer; by sayLocked while Session.idle is set.
 	scratch []byte
+	rest    bool // scratch holds what sayLocked could not write
 
 	statusLimit int // guarded by s.mu: more statuses than this cut the stream; 0 before the hellos
 
@@ -54,6 +56,7 @@ func (s *Session) Attach(ctx context.Context, stream Stream, opener bool) error 
 		timer: time.NewTimer(time.Hour),
 	}
 	a.timer.Stop()
+	a.try, _ = stream.(tryStream)
 	a.in.init(stream, s.cfg.MaxPayload)
 
 	s.mu.Lock()

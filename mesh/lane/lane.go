@@ -58,7 +58,7 @@ const (
 	DefaultStatusBytes = 8 << 20
 	DefaultChunkBytes  = 64 << 10
 	DefaultHelloWait   = 10 * time.Second
-	DefaultAckDelay    = time.Millisecond
+	DefaultAckDelay    = 10 * time.Millisecond
 )
 
 // Config of a Session; New copies it.
@@ -74,7 +74,7 @@ type Config struct {
 	MaxPayload  int // largest payload of a message in bytes, both ways; 0 = wire.MaxPayload
 
 	HelloWait time.Duration // how long the peer's hello may take; 0 = 10 s
-	AckDelay  time.Duration // how long an ack may wait for something to travel with; 0 = 1 ms
+	AckDelay  time.Duration // how long an ack may wait for something to travel with; 0 = 10 ms
 
 	Logger *slog.Logger // nil = nothing is logged
 }

@@ -9,7 +9,8 @@ import (
 
 // Session is one end of a lane. Its methods may be called from several goroutines.
 //
-// Lock order: mu, then attachment.mu. No Handler is called and nothing is read or written with either held.
+// Lock order: mu, then attachment.mu. No Handler is called and nothing is read or written with either held, but what cannot wait
+// (direct.go).
 type Session struct {
 	// Fixed after construction.
 	cfg  Config
@@ -33,6 +34,7 @@ type Session struct {
 	msgs     sendLog
 	statuses sendLog
 	idle     bool   // the writer waits for wake or its timer
+	direct   direct // who may write for it meanwhile
 	nack     uint64 // newest refusal in statuses
 	taken    taken  // what was received, as the writer may acknowledge it
 	stats    Stats
@@ -120,7 +122,7 @@ func (s *Session) Send(m *wire.Forward, c *Context) (seq uint64, err error) {
 		s.stats.Short++
 	}
 	seq = s.msgs.commit(len(rec))
-	s.wakeLocked()
+	s.sayLocked(len(rec))
 	return seq, nil
 }
 
@@ -137,7 +139,7 @@ func (s *Session) SendStatus(ref uint64, code wire.Code, index uint64) {
 	if s.cur != nil {
 		s.cur.checkStatusesLocked()
 	}
-	s.wakeLocked()
+	s.sayLocked(headBytes + wire.MaxStatusSize)
 }
 
 // statusesFullLocked says that nothing more may be kept for a peer that takes no statuses. The bound that cuts a stream is

@@ -1,5 +1,7 @@
 package lane
 
+import "time"
+
 // scratchBytes is up to where pieces are copied together into one write; larger ones are written from their chunk.
 const scratchBytes = 16 << 10
 
@@ -21,6 +23,7 @@ func (a *attachment) write(resume []byte) error {
 		return err
 	}
 	a.scratch = make([]byte, 0, scratchBytes)
+	defer a.endDirect()
 	for {
 		first, mid, last, ok := a.gather()
 		if !ok {
@@ -52,6 +55,11 @@ func (a *attachment) gather() (first piece, mid []byte, last piece, ok bool) {
 	s := a.s
 	for {
 		s.mu.Lock()
+		if a.rest { // what was left by sayLocked goes first, as it is
+			a.rest = false
+			s.mu.Unlock()
+			return first, a.scratch, last, true
+		}
 		if s.statuses.pending() {
 			first = a.takeLocked(&s.statuses)
 		}
@@ -65,7 +73,7 @@ func (a *attachment) gather() (first piece, mid []byte, last piece, ok bool) {
 			s.mu.Unlock()
 			return first, a.scratch, last, true
 		}
-		s.idle = true
+		s.idle, s.direct = true, direct{a, time.Now()}
 		if s.taken.wanted() {
 			a.armLocked()
 		}
