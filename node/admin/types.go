@@ -52,8 +52,8 @@ const (
 type Node struct {
 	Name         string           `json:"name"`
 	ID           wire.NodeID      `json:"id"`
-	Role         string           `json:"role"`  // RoleLeader, RoleVoter, RoleNonVoter
-	State        string           `json:"state"` // StateUp, StateDraining, StateDown, StateRemoving
+	Role         string           `json:"role"`  // leader, voter or non-voter
+	State        string           `json:"state"` // up, draining, removing (until its lease has run out) or down
 	Incarnation  wire.Incarnation `json:"incarnation,string"`
 	Voter        bool             `json:"voter"`
 	Leader       bool             `json:"leader"`
