@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -136,7 +137,8 @@ func joinAt(ctx context.Context, s *socket, cfg *JoinConfig, addr string, req []
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	unreachable := func(err error) error {
-		if cause := ctx.Err(); cause != nil {
+		// Whichever of the clocks notices first: ours or QUIC's.
+		if timeout, ok := errors.AsType[net.Error](err); ctx.Err() != nil || ok && timeout.Timeout() {
 			err = errNoAnswer
 		}
 		return fmt.Errorf("%w: %w", ErrUnreachable, closedBecause(err))

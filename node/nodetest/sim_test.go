@@ -24,14 +24,20 @@ import (
 // has shown one interleaving.
 //
 //	IMROUTE_SIM_SEED=7      that seed alone
-//	IMROUTE_SIM_SEEDS=500   so many, from a random one on; default 4, under the race detector 2
+//	IMROUTE_SIM_SEEDS=500   so many, from a random one on; default 4
 //	IMROUTE_SIM_MINUTES=5   as many as the time allows (make sim)
 //	IMROUTE_SIM_SECONDS=60  of virtual time under faults, for each seed; default 30, under the race detector 12
+//
+// Under the race detector it runs only if one of these says so: with virtual time the detector itself may crash
+// (golang/go issue 78156). What it would find, the tests of package node find.
 func TestSimulation(t *testing.T) {
 	now := node.UseRuntimeClock()
 	length, seeds := 30.0, 4.0
 	if raceEnabled { // ten times as slow
-		length, seeds = 12, 2
+		length = 12
+		if os.Getenv("IMROUTE_SIM_SEED")+os.Getenv("IMROUTE_SIM_SEEDS")+os.Getenv("IMROUTE_SIM_MINUTES") == "" {
+			t.Skip("the race detector may crash in virtual time: make test runs this once more without it")
+		}
 	}
 	seconds, minutes := envFloat(t, "IMROUTE_SIM_SECONDS", length), envFloat(t, "IMROUTE_SIM_MINUTES", 0)
 	seed, count := rand.Uint64N(1<<31), int(envFloat(t, "IMROUTE_SIM_SEEDS", seeds))
