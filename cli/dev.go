@@ -159,11 +159,30 @@ func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
 		if !temporary {
 			return nil
 		}
+		if node := devStillRuns(dir); node != "" { // somebody started it by hand
+			_, _ = fmt.Fprintf(o.io.Err, "the data is kept in %s: %s runs on there\n", dir, node) // only for information
+			return nil
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			return fail("data", "remove it by hand", "cannot remove the temporary data: %w", err)
 		}
 		return nil
 	}, nil
+}
+
+// devStillRuns names a node whose process has its folder in dir; "" if there is none.
+func devStillRuns(dir string) string {
+	locks, _ := filepath.Glob(filepath.Join(dir, "*", dataLock)) // the pattern is good
+	for _, lock := range locks {
+		unlock, err := lockFile(lock, 0)
+		if errors.Is(err, errLocked) {
+			return filepath.Base(filepath.Dir(lock))
+		}
+		if err == nil {
+			unlock()
+		}
+	}
+	return ""
 }
 
 // start brings up the nodes that have state at once (they may need each other for a quorum), or else the first one as the

@@ -91,9 +91,14 @@ func (n *Node) clientMux(overTLS bool) http.Handler {
 	return mux
 }
 
+// presenceWait is how long a quorum is waited for.
+const presenceWait = 5 * time.Second
+
 // Presence says who is online. The reads share rounds to the leader.
 func (a api) Presence(ctx context.Context, clients []wire.ClientID) ([]admin.Presence, error) {
 	n := a.n
+	ctx, cancel := context.WithTimeout(ctx, presenceWait)
+	defer cancel()
 	at, err := n.readMany(ctx, clients)
 	if err != nil {
 		return nil, &admin.Error{Code: wire.Unavailable, Status: admin.StatusUnavailable, Text: "without a quorum nobody can say who is online", Err: err}

@@ -415,6 +415,30 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// The leader, asked to remove itself, hands over, loses its lease and is told by the others that it is out.
+func TestRemoveLeader(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	l := c.leader(n1, n2, n3)
+	if err := (api{l}).RemoveNode(c.ctx, l.Name(), true); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Node{n1, n2, n3} {
+		if n != l {
+			c.until(n.Name()+" knows it", func() error {
+				if !n.fsm.Removed(l.ID()) {
+					return errors.New("it does not")
+				}
+				return nil
+			})
+		}
+	}
+	if err := l.Wait(); isError(err, "was removed") != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	c.stop(l)
+}
+
 func TestRemoveAndRejoin(t *testing.T) {
 	c := newCluster(t)
 	n1, n2, n3 := c.three()
