@@ -23,10 +23,7 @@ func newBenchGroupCmd(a *app) *cobra.Command {
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load.Warm, load.Duration = o.warm, o.duration
-			if err := load.Validate(); err != nil { // before a cluster is started
-				return usage("", "%w", err)
-			}
-			return o.drive(cmd.Context(), 1, func(ctx context.Context, t bench.Target, _ *benchCluster) (bench.Result, error) {
+			return o.many(cmd.Context(), load.Validate(), func(ctx context.Context, t bench.Target) (bench.Result, error) {
 				return bench.Group(ctx, t, load)
 			})
 		},
@@ -49,10 +46,7 @@ func newBenchServiceCmd(a *app) *cobra.Command {
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load.Warm, load.Duration = o.warm, o.duration
-			if err := load.Validate(); err != nil { // before a cluster is started
-				return usage("", "%w", err)
-			}
-			return o.drive(cmd.Context(), 1, func(ctx context.Context, t bench.Target, _ *benchCluster) (bench.Result, error) {
+			return o.many(cmd.Context(), load.Validate(), func(ctx context.Context, t bench.Target) (bench.Result, error) {
 				return bench.Service(ctx, t, load)
 			})
 		},
@@ -64,6 +58,14 @@ func newBenchServiceCmd(a *app) *cobra.Command {
 	c.Flags().IntVar(&load.Concurrency, "concurrency", 1000, "requests that an instance takes at a time")
 	c.Flags().IntVar(&load.Size, "size", 128, "bytes of a request")
 	return c
+}
+
+// many runs a load whose options are as good as invalid says, which is looked at before a cluster is started.
+func (o *benchOptions) many(ctx context.Context, invalid error, load func(context.Context, bench.Target) (bench.Result, error)) error {
+	if invalid != nil {
+		return usage("", "%w", invalid)
+	}
+	return o.drive(ctx, 1, func(ctx context.Context, t bench.Target, _ *benchCluster) (bench.Result, error) { return load(ctx, t) })
 }
 
 // groupFields and serviceFields say in the table what only these runs have.

@@ -458,6 +458,9 @@ func TestRemoveAndRejoin(t *testing.T) {
 	t.Log("a wiped node takes its old name, as another node, while the old one is down")
 	c.stop(n2)
 	c.alone(n1) // no quorum: n2 must come back as itself
+	if _, err := (api{n1}).Presence(c.ctx, []wire.ClientID{{ID: "bob"}}); !admin.IsUnavailable(err) {
+		t.Errorf("who is online, without a quorum: %v", err)
+	}
 	n2 = c.start(c.config("n2"))
 	delete(c.dir, "n3")
 	n3 = c.join("n3", n1)
