@@ -23,7 +23,7 @@ func newBenchFailoverCmd(a *app) *cobra.Command {
 		Use: "failover", Short: "Measure how long clients are gone whose node is killed",
 		Long: "Failover logs in many clients on one node of its own cluster, kills that node at once, and measures how long it takes\n" +
 			"until each is routed again; then each has to acknowledge a message. Meanwhile --pairs other clients on the other\n" +
-			"nodes message each other at --rate, to see what they notice.",
+			"nodes message each other at --rate, from a process of their own, to see what they notice.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
@@ -61,6 +61,7 @@ func (o *benchFailoverOptions) run(ctx context.Context) error {
 			o.load.Victim, o.load.Leader = (leader+1)%len(t.Addrs), false
 		}
 		o.load.Name = own.dev.plan[o.load.Victim].name
+		o.load.Others = o.apart
 		o.load.Kill = func() error { return own.kill(o.load.Victim) }
 		return bench.Failover(ctx, t, o.load)
 	})

@@ -2,16 +2,12 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,29 +80,10 @@ func (o *benchOverloadOptions) run(ctx context.Context) error {
 		load := o.load
 		if own != nil {
 			load.SlowReaders = own.slowReaders
-			load.Others = func(ctx context.Context, s bench.SendOptions) (bench.Result, error) { return o.apart(ctx, t, s) }
+			load.Others = o.apart
 		}
 		return bench.Overload(ctx, t, load)
 	})
-}
-
-// apart is "bench send" in a process of its own: in this one the pairs would wait for their turn among all members of the group.
-func (o *benchOverloadOptions) apart(ctx context.Context, t bench.Target, s bench.SendOptions) (r bench.Result, err error) {
-	cmd := exec.CommandContext(ctx, o.io.Executable, "bench", "send", "--addr", strings.Join(t.Addrs, ","), "--mix", "--ack", s.Ack.String(),
-		"--pairs", strconv.Itoa(s.Pairs), "--size", strconv.Itoa(s.Size), "--rate", strconv.FormatFloat(s.Rate, 'g', -1, 64),
-		"--warm", s.Warm.String(), "--duration", s.Duration.String(), "--output", "json")
-	cmd.WaitDelay = closeTimeout
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	var words bytes.Buffer
-	cmd.Stderr = &words
-	out, err := cmd.Output()
-	switch {
-	case ctx.Err() != nil:
-		return r, context.Cause(ctx)
-	case len(out) == 0: // otherwise the result says what is wrong
-		return r, fmt.Errorf("the others' process: %w: %s", err, strings.TrimSpace(words.String()))
-	}
-	return r, json.Unmarshal(out, &r)
 }
 
 // slowReaders adds up what the nodes' metrics say.

@@ -27,6 +27,10 @@ type FailoverOptions struct {
 	Warm     time.Duration // of the others
 	Duration time.Duration // the others' measured time before the kill
 	Most     time.Duration // how long clients may take to be routed again
+
+	// Others, if set, is Send in another process, so that what the pairs wait for is not this one, which has the clients that come back
+	// to itself. nil: they are here.
+	Others func(context.Context, Target, SendOptions) (Result, error)
 }
 
 func (o FailoverOptions) validate(t *Target) error {
@@ -56,14 +60,9 @@ func Failover(ctx context.Context, t Target, o FailoverOptions) (Result, error) 
 	out := &FailoverResult{Victim: o.Name, WasLeader: o.Leader}
 	stay := t
 	stay.Addrs, stay.PIDs = without(t.Addrs, o.Victim), without(t.PIDs, o.Victim)
-	others := SendOptions{Pairs: o.Pairs, Size: o.Size, Rate: o.Rate, Placement: Across, Ack: wire.AckClient, Duration: o.Duration}
-	others.Window = DefaultWindow(others)
-	if err := others.Validate(); err != nil {
-		return r, err
-	}
-	p, err := newParty(ctx, stay, others)
-	defer p.close()
-	if err != nil {
+	stay.Progress, stay.Measuring = nil, nil // those of the whole run
+	others := others{o: &o, t: stay, r: &r, out: out}
+	if err := others.options(o.Duration).Validate(); err != nil {
 		return r, err
 	}
 	w := &wanderers{fleet: newFleet(o.Clients, "f"), base: time.Now(), home: make([]atomic.Int64, o.Clients), all: make(chan struct{})}
@@ -71,24 +70,20 @@ func Failover(ctx context.Context, t Target, o FailoverOptions) (Result, error) 
 	if err := w.fleet.dial(ctx, &t, time.Minute, w.configure(t.Addrs, o.Victim)); err != nil {
 		return r, err
 	}
-	p.meter.start()
-	if err = p.phase(ctx, &t, "warm-up", o.Warm); err != nil {
-		return r, err
-	}
-	var before, meanwhile Result
-	p.meter.measure(&before, stay.PIDs, func() { err = p.phase(ctx, &t, "before", o.Duration) })
+	before, err := others.talk(ctx, &t, "before", o.Duration)
 	if err != nil {
 		return r, err
 	}
-	over := stay.measuring(ctx, min(o.Most, profileMost))
-	p.meter.measure(&meanwhile, stay.PIDs, func() {
+	over := t.measuring(ctx, min(o.Most, profileMost))
+	meanwhile, err := others.during(ctx, func(ctx context.Context) error {
 		start := time.Now()
 		defer func() { r.over(w.back.Load(), usage{took: time.Since(start)}) }() // CPU per million of these means nothing
 		w.killed.Store(int64(w.now()))
-		if err = o.Kill(); err == nil {
-			defer startReports(&t, "rerouting", o.Most, w.back.Load, nil)()
-			err = w.wait(ctx, o.Most)
+		if err := o.Kill(); err != nil {
+			return err
 		}
+		defer startReports(&t, "rerouting", o.Most, w.back.Load, nil)()
+		return w.wait(ctx, o.Most)
 	})
 	over()
 	out.BeforeP50, out.BeforeP99, out.MeanwhileP50, out.MeanwhileP99 = before.P50, before.P99, meanwhile.P50, meanwhile.P99
@@ -100,19 +95,72 @@ func Failover(ctx context.Context, t Target, o FailoverOptions) (Result, error) 
 	}
 	r.Failover = out
 	if err == nil {
-		r.Lost, err = w.probe(ctx, &t, p.senders.clients[0])
+		r.Lost, err = w.probe(ctx, t, stay.Addrs)
 		if r.Lost > 0 {
 			r.problem("%s after %s", plural(r.Lost, "client could not be reached", "clients could not be reached"), o.Most)
 		}
 	}
-	var books Result
-	books.Received = 1
-	p.meter.finish(context.WithoutCancel(ctx), &books)
-	out.OthersLost, r.Duplicated, r.Disordered, r.Damaged = books.Lost, books.Duplicated, books.Disordered, books.Damaged
-	for _, text := range books.Problems {
-		r.problem("of the others: %s", text)
-	}
 	return r, err
+}
+
+// others are the pairs on the nodes that stay.
+type others struct {
+	o   *FailoverOptions
+	t   Target
+	r   *Result
+	out *FailoverResult
+}
+
+func (v others) options(d time.Duration) SendOptions {
+	return SendOptions{Pairs: v.o.Pairs, Size: v.o.Size, Rate: v.o.Rate, Placement: Across, Ack: wire.AckClient, Warm: v.o.Warm, Duration: d}
+}
+
+// talk has them message each other for d, from the first of the nodes to the second: an open loop, in which latency counts from when each
+// message was due.
+func (v others) talk(ctx context.Context, t *Target, phase string, d time.Duration) (Result, error) {
+	defer startReports(t, phase, d, func() int64 { return 0 }, nil)()
+	send := v.o.Others
+	if send == nil {
+		send = Send
+	}
+	got, err := send(ctx, v.t, v.options(d))
+	v.out.OthersLost += got.Lost
+	v.r.Duplicated += got.Duplicated
+	v.r.Disordered += got.Disordered
+	v.r.Damaged += got.Damaged
+	for _, text := range got.Problems {
+		v.r.problem("of the others, %s: %s", phase, text)
+	}
+	return got, err
+}
+
+// settled is how long the others have talked when do is called.
+const settled = time.Second
+
+// during has them talk from a moment before do until it has ended, and gives do up if they fail.
+func (v others) during(ctx context.Context, do func(context.Context) error) (got Result, err error) {
+	enough := errors.New("enough")
+	talking, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	var failed error
+	silent := v.t // what happens is reported by do
+	wg.Go(func() {
+		got, failed = v.talk(talking, &silent, "meanwhile", 2*v.o.Most)
+		stop(failed)
+	})
+	if err = pause(talking, v.o.Warm+settled); err == nil {
+		err = do(talking)
+	}
+	stop(enough)
+	wg.Wait()
+	switch {
+	case failed != nil && !errors.Is(failed, enough):
+		err = failed
+	case err == nil && got.DurationMS == 0:
+		err = errors.New("the others measured nothing: give --duration or --most more time")
+	}
+	return got, err
 }
 
 func without[T any](in []T, i int) []T {
@@ -180,9 +228,18 @@ func (w *wanderers) times() *Histogram {
 }
 
 // probe sends each a message and reports how many did not acknowledge it.
-func (w *wanderers) probe(ctx context.Context, t *Target, from *client.Client) (failed int64, err error) {
+func (w *wanderers) probe(ctx context.Context, t Target, addrs []string) (failed int64, err error) {
+	from, err := login(ctx, &t, client.Config{Client: w.prefix + "-probe", Addrs: addrs}, time.Minute)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeMost)
+		defer cancel()
+		_ = from.Close(ctx) // the run is over
+	}()
 	var next, lost, done atomic.Int64
-	defer startReports(t, "probing", 0, done.Load, nil)()
+	defer startReports(&t, "probing", 0, done.Load, nil)()
 	var wg sync.WaitGroup
 	for range min(dialAtOnce, len(w.clients)) {
 		wg.Go(func() {

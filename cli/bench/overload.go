@@ -32,7 +32,7 @@ type OverloadOptions struct {
 
 	// Others, if set, is Send in another process, so that what the pairs wait for is not this one, which has the bursts and all members
 	// to itself. nil: they are here.
-	Others func(context.Context, SendOptions) (Result, error)
+	Others func(context.Context, Target, SendOptions) (Result, error)
 	// SlowReaders, if set, says how many sessions the nodes have closed so far because their clients did not read.
 	SlowReaders func(context.Context) (int64, error)
 }
@@ -254,11 +254,11 @@ func (v *overload) ask(ctx context.Context, r *Result, name string, d time.Durat
 	o := SendOptions{Pairs: v.o.Pairs, Size: v.o.Size, Rate: v.o.Rate, Ack: wire.AckClient, Placement: Mix, Warm: min(d/4, 500*time.Millisecond), Duration: d}
 	send := v.o.Others
 	if send == nil {
-		t := *v.t
-		t.Progress, t.Measuring = nil, nil // those of the whole run
-		send = func(ctx context.Context, o SendOptions) (Result, error) { return Send(ctx, t, o) }
+		send = Send
 	}
-	got, err := send(ctx, o)
+	t := *v.t
+	t.Progress, t.Measuring = nil, nil // those of the whole run
+	got, err := send(ctx, t, o)
 	v.lost.Add(got.Lost)
 	for _, p := range got.Problems {
 		r.problem("others: %s", p)
