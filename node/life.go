@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -257,7 +258,7 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 		}
 		told = append(told, t)
 	}
-	for _, t := range told {
+	for i, t := range told {
 		for _, s := range t.learned.close {
 			<-s.Fenced()
 		}
@@ -270,6 +271,9 @@ func (l *life) answered(ops []operation, r raftfsm.Result) {
 		}
 		foreign := func(s session) bool { return s.ID().Instance != t.op.Session.Instance }
 		t.op.answer <- answer{OpResult: t.res, index: r.Index, tookOver: slices.ContainsFunc(t.learned.close, foreign)}
+		if i%inTurn == inTurn-1 {
+			runtime.Gosched()
+		}
 	}
 }
 

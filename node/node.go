@@ -36,6 +36,7 @@ type Node struct {
 	name       string
 	secrets    *secrets
 	fsm        *raftfsm.FSM
+	endings    *endings
 	store      *store.Store
 	mesh       *mesh.Mesh
 	gateway    *gateway.Gateway
@@ -128,6 +129,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 
 	n.lease.length, n.lease.margin = n.cfg.Timings.Lease, n.cfg.Timings.Margin
 	n.fsm = raftfsm.NewFSM(raftfsm.FSMConfig{Logger: n.log, Fatal: n.fatal, EventBuffer: 4096, FeatureLevel: n.cfg.FeatureLevel})
+	n.endings = newEndings(n.fsm)
 	n.fights = newFights(n.cfg.TakeoverBurst, n.cfg.TakeoverEvery)
 	n.router = &router{
 		self: n.id, table: n.fsm, life: n.present.Load, lease: n.lease.likely,

@@ -34,20 +34,25 @@ func (n *Node) fence(ctx context.Context, s session, held raftfsm.OpResult, wait
 func (n *Node) revoke(ctx context.Context, q wire.RevokeRequest, holder wire.NodeID, waiting func(time.Duration)) error {
 	over, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if n.fsm.WaitIncarnationEnd(over, holder, q.Incarnation) == nil {
-			cancel(errEnded)
+	turns, done := n.endings.watch(holder, q.Incarnation, func() { cancel(errEnded) })
+	defer done()
+	told := false
+	tell := func() {
+		if !told && waiting != nil {
+			told = true
+			waiting(n.cfg.Timings.Lease + n.cfg.Timings.Margin + 4*n.cfg.Timings.Election)
 		}
-	}()
-	defer func() { cancel(nil); <-watched }()
-	wait, told := 50*time.Millisecond, false
+	}
+	wait := 50 * time.Millisecond
 	for {
-		try, stop := context.WithTimeout(over, revokeTry)
 		var reply wire.RevokeReply
-		err := n.ask(try, holder, wire.CallRevoke, q, &reply)
-		stop()
+		err := turns.take(over, tell)
+		if err == nil {
+			try, stop := context.WithTimeout(over, revokeTry)
+			err = n.ask(try, holder, wire.CallRevoke, q, &reply)
+			stop()
+			turns.pass()
+		}
 		switch {
 		case err == nil && reply.Code == wire.OK:
 			return nil
@@ -58,10 +63,7 @@ func (n *Node) revoke(ctx context.Context, q wire.RevokeRequest, holder wire.Nod
 		case errors.Is(context.Cause(over), errEnded):
 			return nil
 		}
-		if !told && waiting != nil {
-			told = true
-			waiting(n.cfg.Timings.Lease + n.cfg.Timings.Margin + 4*n.cfg.Timings.Election)
-		}
+		tell()
 		sleep(over, wait/2+rand.N(wait))
 		wait = min(2*wait, time.Second)
 	}
