@@ -62,8 +62,8 @@ func (c clients) Closed(s *gateway.Session) {
 type attached struct {
 	life   *life
 	order  *tracker
-	sender uint64 // the instance that its messages carry
-	m      wire.Forward
+	sender uint64        // the instance that its messages carry
+	m      *wire.Forward // of one message after the other; nil: it has not sent any
 
 	memberships memberships
 	watcher     *watcher         // nil: it has not watched anybody yet
@@ -83,22 +83,24 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 			return
 		}
 	}
-	// One Forward a session: this is the session's read goroutine, and nobody keeps it.
-	a.m = wire.Forward{
+	if a.m == nil {
+		a.m = new(wire.Forward)
+	}
+	*a.m = wire.Forward{ // this is the session's read goroutine, and nobody keeps it
 		Tenant: s.Client().Tenant, To: f.To, From: s.Client().ID, Instance: a.sender, Counter: f.ID, Ack: f.Ack, Payload: f.Payload, Kind: f.Kind,
 	}
 	switch {
 	case f.Kind.Cast():
-		c.n.router.casts.send(s, &a.m, timeout)
+		c.n.router.casts.send(s, a.m, timeout)
 	case f.Kind == wire.ToService:
-		c.n.router.services.send(s, &a.m, timeout)
+		c.n.router.services.send(s, a.m, timeout)
 	case f.Re != 0: // for the one who asked, not for other devices
 		a.m.Re, a.m.ReInstance, a.m.Fault = f.Re, f.ReInstance, f.Fault
-		c.n.router.send(s, a.order, &a.m, timeout)
+		c.n.router.send(s, a.order, a.m, timeout)
 	default:
-		a.devices = c.n.router.sendToUser(s, a.order, &a.m, timeout, a.devices[:0])
+		a.devices = c.n.router.sendToUser(s, a.order, a.m, timeout, a.devices[:0])
 	}
-	a.m = wire.Forward{} // it shared memory with f
+	*a.m = wire.Forward{} // it shared memory with f
 }
 
 func (c clients) LeaseLeft() time.Duration { return c.n.lease.left(now()) }

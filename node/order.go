@@ -50,7 +50,7 @@ type way struct {
 // minTracks is how many recipients a tracker keeps without looking whether they are resolved.
 const minTracks = 256
 
-func newTracker() *tracker { return &tracker{by: map[string]*track{}, limit: minTracks} }
+func newTracker() *tracker { return &tracker{limit: minTracks} }
 
 // find returns the track of a recipient, nil if there is none.
 func (t *tracker) find(to string) *track {
@@ -107,6 +107,9 @@ func (t *tracker) on(r *router, to string, route *raftfsm.Route) *track {
 			t.forget(r)
 		}
 		tr = &track{to: strings.Clone(to)}
+		if t.by == nil {
+			t.by = map[string]*track{}
+		}
 		t.by[tr.to] = tr
 		t.last, t.to = tr, tr.to
 	}

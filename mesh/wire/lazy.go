@@ -1,6 +1,12 @@
 package wire
 
-import "io"
+import (
+	"errors"
+	"io"
+)
+
+// ErrNothing is what LazyConn.ReadLazily returns instead of waiting.
+var ErrNothing = errors.New("nothing to read yet")
 
 // LazyReader is an io.Reader that borrows a buffer only once there is something to read, so that whoever waits on an idle
 // connection needs none.

@@ -14,6 +14,7 @@ type LazyConn struct {
 	raw  syscall.RawConn
 	try  func(fd uintptr) bool // tryRead, made once
 	size int
+	now  bool // rather than wait
 	buf  *Buffer
 	n    int
 	err  error
@@ -34,6 +35,12 @@ func NewLazyConn(c net.Conn) *LazyConn {
 	l.try = l.tryRead
 	return l
 }
+
+// Wait says whether ReadLazily waits for something to read, as it does at first, or returns ErrNothing at once.
+func (l *LazyConn) Wait(wait bool) { l.now = !wait }
+
+// Control runs f with the connection's descriptor, which is not closed meanwhile. Any goroutine may call it.
+func (l *LazyConn) Control(f func(fd uintptr)) error { return l.raw.Control(f) }
 
 // ReadLazily is that of LazyReader; its error is io.EOF at the end of the stream.
 func (l *LazyConn) ReadLazily(size int) (*Buffer, int, error) {
@@ -66,7 +73,10 @@ func (l *LazyConn) tryRead(fd uintptr) bool {
 	if l.err == syscall.EAGAIN { //nolint:errorlint // a system call's own error, asked for each read
 		l.buf.Release()
 		l.buf = nil
-		return false
+		if l.now {
+			l.err = ErrNothing
+		}
+		return l.now
 	}
 	return true
 }

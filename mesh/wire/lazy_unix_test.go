@@ -50,6 +50,33 @@ func TestLazyConn(t *testing.T) {
 		defer b.Release()
 		return string(b.B[:n]), nil
 	}
+	l.Wait(false)
+	if _, err := read(); err != ErrNothing {
+		t.Errorf("nothing there: %v", err)
+	}
+	fr := NewFrameReader(struct {
+		io.Reader
+		*LazyConn
+	}{in, l}, 0)
+	var f Frame
+	if err := fr.Next(&f); err != ErrNothing {
+		t.Errorf("no frame there: %v", err)
+	}
+	l.Wait(true)
+	if _, err := out.Write(AppendFrame(nil, &Frame{Type: TypePing})); err != nil {
+		t.Fatal(err)
+	}
+	if err := fr.Next(&f); err != nil || f.Type != TypePing { // it goes on
+		t.Errorf("%+v %v", f, err)
+	}
+	fr.Close()
+	if err := l.Control(func(fd uintptr) {
+		if fd == 0 {
+			t.Error("no descriptor")
+		}
+	}); err != nil {
+		t.Error(err)
+	}
 	got, failed := make(chan string), make(chan error)
 	go func() {
 		for {

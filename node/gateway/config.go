@@ -35,6 +35,7 @@ type Config struct {
 	Idle             time.Duration // a session from which nothing was heard for this long ends. Default 30 s
 	HandshakeTimeout time.Duration // from accept to the end of the login frame, TLS included. Default 10 s
 	LoginTimeout     time.Duration // longest time a login may wait for its registration. Default 15 s
+	Doze             time.Duration // a session from which nothing was heard for this long gives up its goroutine, where the system can: see doze.go. Default 2 s; negative: never
 	WriteTimeout     time.Duration // a write that takes longer makes the client a slow reader. Default 10 s
 	KickTimeout      time.Duration // longest time spent on telling a closed session why, and on letting it read that. Default 1 s
 
@@ -86,6 +87,7 @@ func (c *Config) validate() error {
 	orDefault(&c.Idle, 30*time.Second)
 	orDefault(&c.HandshakeTimeout, 10*time.Second)
 	orDefault(&c.LoginTimeout, 15*time.Second)
+	orDefault(&c.Doze, 2*time.Second)
 	orDefault(&c.WriteTimeout, 10*time.Second)
 	orDefault(&c.KickTimeout, time.Second)
 	orDefault(&c.DedupeAge, 2*time.Minute)

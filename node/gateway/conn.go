@@ -81,11 +81,12 @@ type tcpConn struct {
 	in    *atomic.Uint64 // bytes counter
 	heard atomic.Bool    // something was read, so a TLS handshake is complete
 	torn  bool           // owned by the writer
-	goOn  func() bool    // whether a write that met its deadline may go on, the deadline moved; set before the first write
+	s     *Session       // whose it is; nil: of nobody yet
+	lazy  *wire.LazyConn // nil: the frame reader needs a buffer to wait
 }
 
 func newTCPConn(raw net.Conn, conf *tls.Config, maxPayload int, in *atomic.Uint64) *tcpConn {
-	c := &tcpConn{nc: raw, raw: raw, in: in, goOn: func() bool { return false }}
+	c := &tcpConn{nc: raw, raw: raw, in: in}
 	if conf != nil {
 		c.nc = tls.Server(raw, conf)
 	}
@@ -97,8 +98,8 @@ func newTCPConn(raw net.Conn, conf *tls.Config, maxPayload int, in *atomic.Uint6
 // reader is what the frame reader reads from.
 func (c *tcpConn) reader() io.Reader {
 	if c.nc == c.raw {
-		if lazy := wire.NewLazyConn(c.raw); lazy != nil {
-			return lazyTCP{c, lazy}
+		if c.lazy = wire.NewLazyConn(c.raw); c.lazy != nil {
+			return lazyTCP{c}
 		}
 	}
 	return c
@@ -107,8 +108,16 @@ func (c *tcpConn) reader() io.Reader {
 // Read is for the frame reader.
 func (c *tcpConn) Read(b []byte) (int, error) {
 	n, err := c.nc.Read(b)
+	for err != nil && n == 0 && c.goOnReading(err) {
+		n, err = c.nc.Read(b)
+	}
 	c.read(n)
 	return n, err
+}
+
+// goOnReading says whether a read that ended with err is to be done again.
+func (c *tcpConn) goOnReading(err error) bool {
+	return errors.Is(err, errTimeout) && c.s != nil && c.s.settle()
 }
 
 func (c *tcpConn) read(n int) {
@@ -121,13 +130,13 @@ func (c *tcpConn) read(n int) {
 }
 
 // lazyTCP needs no buffer while nothing comes.
-type lazyTCP struct {
-	*tcpConn
-	lazy *wire.LazyConn
-}
+type lazyTCP struct{ *tcpConn }
 
 func (c lazyTCP) ReadLazily(size int) (*wire.Buffer, int, error) {
 	b, n, err := c.lazy.ReadLazily(size)
+	for err != nil && c.goOnReading(err) {
+		b, n, err = c.lazy.ReadLazily(size)
+	}
 	c.read(n)
 	return b, n, err
 }
@@ -156,7 +165,7 @@ func (c *tcpConn) appendShared(dst []byte, f *wire.Shared, epoch wire.Epoch) []b
 
 func (c *tcpConn) write(buf []byte, items []item) (int, error) {
 	n, err := c.nc.Write(buf)
-	for err != nil && errors.Is(err, errTimeout) && c.nc == c.raw && c.goOn() { // TLS cannot go on after a time-out
+	for err != nil && errors.Is(err, errTimeout) && c.nc == c.raw && c.s != nil && c.s.goOn() { // TLS cannot go on after a time-out
 		var more int
 		more, err = c.nc.Write(buf[n:])
 		n += more

@@ -287,7 +287,7 @@ func TestWriteGoesOnUnderARenewedLease(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *fakeNode) { c.WriteTimeout = time.Minute })
 	c := r.dial()
 	s := r.login(c, "bob")
-	end := time.Now().Add(200 * time.Millisecond)
+	end := time.Now().Add(500 * time.Millisecond)
 	r.node.leaseEnd.Store(&end)
 	var rc receipts
 	last := fill(t, s, &rc, wire.AckOwner)

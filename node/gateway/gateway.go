@@ -25,6 +25,7 @@ type Gateway struct {
 	wheel   *wheel
 	limiter *rate.Limiter // nil: no limit
 	tenants *tenants      // nil: no limits
+	bell    *bell         // of dozing sessions, made before anybody connects; nil: none dozes
 	refuses chan struct{} // slots for telling refused connections why
 
 	st       counters
@@ -33,13 +34,14 @@ type Gateway struct {
 	// when it began to refuse logins, in now's nanoseconds; a gateway is made refusing
 	refusingSince atomic.Int64
 
-	sessions sync.WaitGroup // read goroutines and refusals
-	loops    sync.WaitGroup // listeners and the ticker
+	sessions sync.WaitGroup // sessions, dozing or not, and refusals
+	loops    sync.WaitGroup // listeners, the ticker and the bell
 	stop     chan struct{}  // ends the ticker
 	stopping sync.Once
 
 	mu     sync.Mutex
-	all    map[*Session]struct{}
+	all    map[uint64]*Session // by number
+	number uint64              // the last one given: no two sessions ever have the same
 	opened bool
 	closed bool
 	tcp    net.Listener
@@ -63,7 +65,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, log: cfg.Logger, start: cfg.Clock.Now(), wheel: newWheel(),
 		refuses: make(chan struct{}, maxRefusals), stop: make(chan struct{}),
-		all: make(map[*Session]struct{}), parked: make(map[*Session]struct{}),
+		all: make(map[uint64]*Session), parked: make(map[*Session]struct{}),
 	}
 	g.refusing.Store(uint32(wire.NoQuorum))
 	if !cfg.Limits.off() {
@@ -123,7 +125,10 @@ func (g *Gateway) Close(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
 		g.sessions.Wait()
-		g.stopping.Do(func() { close(g.stop) }) // last: logins that wait need the wheel
+		g.stopping.Do(func() { // last: logins that wait need the wheel
+			close(g.stop)
+			g.bell.close()
+		})
 		g.loops.Wait()
 		close(ended)
 	}()
@@ -178,7 +183,7 @@ func (g *Gateway) CloseAll(code wire.Code) {
 		s.Close(code, "")
 	}
 	for _, s := range all {
-		<-s.fenced
+		<-s.fenced.wait()
 	}
 }
 
@@ -254,7 +259,7 @@ func (g *Gateway) snapshot() []*Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	all := make([]*Session, 0, len(g.all))
-	for s := range g.all {
+	for _, s := range g.all {
 		all = append(all, s)
 	}
 	return all
@@ -269,7 +274,9 @@ func (g *Gateway) admit(c conn) {
 		c.close()
 		return
 	}
-	g.all[s] = struct{}{}
+	g.number++
+	s.number = g.number
+	g.all[s.number] = s
 	g.sessions.Add(1)
 	g.mu.Unlock()
 	g.st.conns.Add(1)
@@ -283,7 +290,7 @@ func (g *Gateway) admit(c conn) {
 
 func (g *Gateway) remove(s *Session) {
 	g.mu.Lock()
-	delete(g.all, s)
+	delete(g.all, s.number)
 	g.mu.Unlock()
 	g.parkMu.Lock()
 	delete(g.parked, s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"flag"
 	"io"
 	"net"
 	"sync"
@@ -18,6 +19,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// doze is for running all tests with sessions that doze whenever they can: -doze 1ns.
+var doze = flag.Duration("doze", 0, "Config.Doze, unless a test sets it")
 
 const patience = 10 * time.Second
 
@@ -222,7 +226,7 @@ type rig struct {
 func newRig(t *testing.T, change func(c *Config, n *fakeNode)) *rig {
 	t.Helper()
 	n := &fakeNode{logins: map[*Session]int{}, closed: map[*Session]int{}, bySess: map[wire.ClientID]*Session{}}
-	c := Config{TCP: "127.0.0.1:0", WS: "127.0.0.1:0", DevMode: true, Backend: n, KickTimeout: 500 * time.Millisecond}
+	c := Config{TCP: "127.0.0.1:0", WS: "127.0.0.1:0", DevMode: true, Backend: n, KickTimeout: 500 * time.Millisecond, Doze: *doze}
 	if change != nil {
 		change(&c, n)
 	}

@@ -52,7 +52,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// TestIdleCostsNothing: a thousand idle connections hold one goroutine each, no writer and no queue.
+// TestIdleCostsNothing: a thousand idle connections hold one goroutine each at most, no writer and no queue.
 func TestIdleCostsNothing(t *testing.T) {
 	const n = 1000
 	clock := newManualClock() // no idle time-outs
@@ -85,7 +85,11 @@ func TestIdleCostsNothing(t *testing.T) {
 	wg.Wait()
 	eventually(t, "all receipts", func() bool { k, _ := rc.count(); return k == n })
 	eventually(t, "no writers", func() bool { return r.st.writers.Load() == 0 })
-	eventually(t, "one goroutine a connection", func() bool { return runtime.NumGoroutine() <= before+n })
+	most := n
+	if runtime.GOOS == "linux" {
+		most = 0 // they doze
+	}
+	eventually(t, "few goroutines", func() bool { return runtime.NumGoroutine() <= before+most })
 	for _, s := range sessions {
 		s.mu.Lock()
 		if s.writing || s.dlv.chunks != nil || s.dlv.cost != 0 || s.ctl.chunks != nil || s.ctl.cost != 0 || len(s.unacked) != 0 {

@@ -66,7 +66,7 @@ func (s *Session) pace() {
 		timer := time.NewTimer(min(time.Duration(wait)+tick, time.Second))
 		select {
 		case <-timer.C:
-		case <-s.fenced:
+		case <-s.fenced.wait():
 			timer.Stop()
 			return
 		}
@@ -94,7 +94,7 @@ func (s *Session) awaitRoom() {
 	select {
 	case <-room:
 	case <-timer.C: // the writer has had its time as well; if it has not, control closes the session
-	case <-s.fenced:
+	case <-s.fenced.wait():
 	}
 }
 

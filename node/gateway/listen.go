@@ -42,6 +42,7 @@ func (g *Gateway) listenLocked(ctx context.Context) error {
 		g.ws = l
 	}
 	if tcp := g.tcp; tcp != nil {
+		g.openBell()
 		g.loops.Add(1)
 		go func() {
 			defer g.loops.Done()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,16 +18,35 @@ import (
 // errBye is returned by conn.next when the client ended the connection in good order for good.
 var errBye = errors.New("closed by the client")
 
-// run is a connection's read goroutine, from the first byte to the end of the session.
+// received is what a read goroutine decodes into: send takes send frames as they usually are. A dozing session has none.
+type received struct {
+	f, send wire.Frame
+	dozes   bool
+}
+
+var receiving = sync.Pool{New: func() any { return new(received) }}
+
+// run is a session's read goroutine: one from the first byte to the end, or several in turn, see doze.go.
 func (s *Session) run() {
+	r := receiving.Get().(*received)
+	code, text := s.serve(r)
+	over := !r.dozes
+	*r = received{}
+	receiving.Put(r)
+	if over {
+		s.end(code, text)
+	}
+}
+
+// end is the end of the session and of its last read goroutine.
+func (s *Session) end(code wire.Code, text string) {
 	defer s.g.sessions.Done()
-	code, text := s.serve()
 	s.Close(code, text) // no effect if somebody else was first
-	<-s.fenced
+	<-s.fenced.wait()
 	if s.loginCalled {
 		s.g.cfg.Backend.Closed(s)
 	}
-	<-s.flushed
+	<-s.flushed.wait()
 	if s.kicked {
 		s.conn.linger(s.code, int64(s.g.cfg.KickTimeout)) // code is fixed since closing was set
 	}
@@ -34,24 +54,34 @@ func (s *Session) run() {
 	s.g.remove(s)
 	s.leaveTenant()
 	s.audit()
-	close(s.done)
+	s.done.open()
 }
 
-// serve returns why the session ends; what Close was told before takes precedence.
-func (s *Session) serve() (wire.Code, string) {
-	var f wire.Frame
-	if err := s.conn.next(&f); err != nil {
-		return readEnd(err)
+// serve returns why the session ends; what Close was told before takes precedence. If it sets r.dozes it is
+// not over, and may be another goroutine's already.
+func (s *Session) serve(r *received) (wire.Code, string) {
+	f := &r.f
+	if !s.loginCalled {
+		if err := s.conn.next(f); err != nil {
+			return readEnd(err)
+		}
+		if f.Type != wire.TypeLogin {
+			return wire.ProtocolError, fmt.Sprintf("first frame is %s: want login", f.Type)
+		}
+		if err := s.login(f); err != nil {
+			return err.Code, err.Text
+		}
+		s.mayDoze()
 	}
-	if f.Type != wire.TypeLogin {
-		return wire.ProtocolError, fmt.Sprintf("first frame is %s: want login", f.Type)
-	}
-	if err := s.login(&f); err != nil {
-		return err.Code, err.Text
-	}
-	var send wire.Frame // of send frames as they usually are
 	for {
-		got, err := s.conn.nextSend(&f, &send)
+		got, err := s.conn.nextSend(f, &r.send)
+		if err == wire.ErrNothing { //nolint:errorlint // wrapped by nobody
+			if s.doze() {
+				r.dozes = true
+				return wire.None, ""
+			}
+			continue
+		}
 		if errors.Is(err, wire.ErrReadPast) {
 			if why := s.oversized(got, err); why != nil {
 				return why.Code, why.Text
@@ -65,7 +95,7 @@ func (s *Session) serve() (wire.Code, string) {
 			s.heard.Store(now)
 		}
 		if got.Type == wire.TypeSend { // by far the most frequent
-			if got == &f {
+			if got == f {
 				if err := f.Validate(true); err != nil {
 					return wire.ProtocolError, err.Error()
 				}
@@ -80,7 +110,7 @@ func (s *Session) serve() (wire.Code, string) {
 			s.g.cfg.Backend.Send(s, got)
 			continue
 		}
-		if code, text := s.handle(&f); code != wire.None {
+		if code, text := s.handle(f); code != wire.None {
 			return code, text
 		}
 	}

@@ -28,6 +28,8 @@ type Session struct {
 	conn  conn
 	since time.Time
 
+	number uint64 // in Gateway.all; set before the read goroutine starts
+
 	// Written once by the read goroutine before Backend.Login is called, read by others only after that.
 	client wire.ClientID
 	id     wire.SessionID
@@ -43,14 +45,16 @@ type Session struct {
 	crowded atomic.Bool  // many answers wait to be written
 	heard   atomic.Int64 // when the last frame arrived, on the gateway's coarse clock
 
-	fenced  chan struct{} // closed by the writer: no more deliver frames, receipts given
-	flushed chan struct{} // closed by the writer: last words said, it touches conn no more
-	done    chan struct{} // closed by the read goroutine, at the very end
-	kicked  bool          // last words were written; set before flushed is closed
+	fenced  latch // opened by the writer: no more deliver frames, receipts given
+	flushed latch // opened by the writer: last words said, it touches conn no more
+	done    latch // opened by the read goroutine, at the very end
+	kicked  bool  // last words were written; set before flushed is opened
 
 	timer timer // guarded by wheel.mu
 
 	mu          sync.Mutex
+	rest        rest
+	watched     bool // the bell has known the connection
 	phase       phase
 	epoch       wire.Epoch
 	closing     bool
@@ -78,13 +82,12 @@ type Session struct {
 func newSession(g *Gateway, c conn) *Session {
 	s := &Session{
 		g: g, conn: c, since: g.cfg.Clock.Now(),
-		fenced: make(chan struct{}), flushed: make(chan struct{}), done: make(chan struct{}),
 		deadline: g.now() + g.cfg.HandshakeTimeout,
 		dedupe:   dedupe{window: g.cfg.DedupeWindow, maxPeers: g.cfg.DedupePeers, maxAge: g.cfg.DedupeAge},
 	}
 	s.timer.s = s
 	if t, ok := c.(*tcpConn); ok {
-		t.goOn = s.goOn
+		t.s = s
 	}
 	return s
 }
@@ -120,10 +123,10 @@ func (s *Session) CloseCode() wire.Code {
 
 // Fenced is closed once the writer has been joined: not one more byte of a deliver frame will leave, and everything that was
 // accepted has been reported.
-func (s *Session) Fenced() <-chan struct{} { return s.fenced }
+func (s *Session) Fenced() <-chan struct{} { return s.fenced.wait() }
 
 // Done is closed after Backend.Closed returned and the connection was closed.
-func (s *Session) Done() <-chan struct{} { return s.done }
+func (s *Session) Done() <-chan struct{} { return s.done.wait() }
 
 // Open says that the registration holds: welcome goes out, then whatever was delivered meanwhile. Returning from
 // Backend.Login without an error does the same; the first of the two counts.
@@ -194,6 +197,7 @@ func (s *Session) Close(code wire.Code, text string) {
 	s.conn.interrupt()
 	cancel := s.cancelLogin
 	s.wakeLocked()
+	s.rouseLocked()
 	s.mu.Unlock()
 	s.g.wheel.stop(&s.timer)
 	if cancel != nil {
@@ -206,7 +210,7 @@ func (s *Session) Close(code wire.Code, text string) {
 func (s *Session) Fence(ctx context.Context) error {
 	s.Close(wire.LeaseLost, "")
 	select {
-	case <-s.fenced:
+	case <-s.fenced.wait():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -277,6 +281,7 @@ func (s *Session) onTimer() {
 	if code == wire.None && cancel == nil {
 		notes = s.expireUnackedLocked(now, notes)
 		s.dedupe.age(now)
+		s.quietLocked(now)
 		s.g.wheel.arm(&s.timer, s.nextDeadlineLocked())
 	}
 	s.mu.Unlock()
@@ -301,6 +306,9 @@ func (s *Session) nextDeadlineLocked() time.Duration {
 	at := s.idleAt()
 	if s.tokenEnds != 0 {
 		at = min(at, s.tokenEnds)
+	}
+	if s.rest == reading {
+		at = min(at, s.dozeAt())
 	}
 	if s.goawayAt != 0 {
 		at = min(at, s.goawayAt)

@@ -258,10 +258,10 @@ func (s *Session) finish() {
 	s.mu.Unlock()
 	s.g.st.drop(DropClosed, dropped)
 	tell(notes)
-	close(s.fenced)
+	s.fenced.open()
 
 	s.kicked = s.lastWords(ctl, code, text)
-	close(s.flushed)
+	s.flushed.open()
 }
 
 // lastWords writes what was queued for the client besides messages, and why the session ends. It reports whether the client
