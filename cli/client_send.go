@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,8 +53,11 @@ func newClientSendCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "send --to CLIENT TEXT|-", Short: "Log in, send one message to a client or to many, and say how it ended",
 		Long: "Send logs in, sends one message (\"-\": what it reads from its input) and prints the result, the owner of the\n" +
-			"recipient and the round trip; for many recipients (--user, --group, --prefix, --all, --others) how many were reached. It exits with 0 if the message was delivered (with --ack none: taken), with 3 if\n" +
-			"the recipient is offline, with 4 if the cluster is unavailable, and with 1 otherwise.",
+			"recipient and the round trip; for many recipients (--user, --group, --prefix, --all, --others) how many were reached, how many\n" +
+			"were not, and some of these by name. It returns when everybody has answered, and after --timeout (10s unless given) at the\n" +
+			"latest: who has not acknowledged by then is counted as missed. Nodes wait a minute at most.\n\n" +
+			"It exits with 0 if the message was delivered, to one recipient at least (with --ack none: taken), with 3 if the recipient\n" +
+			"is offline, with 4 if the cluster is unavailable, and with 1 otherwise.",
 		Args: args(1, "TEXT"),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
@@ -78,6 +83,9 @@ type sendOutput struct {
 	RTTUS  int64     `json:"rtt_us"`
 	ID     string    `json:"id"`
 	Text   string    `json:"text,omitempty"`
+
+	Missed    int      `json:"missed"`
+	MissedIDs []string `json:"missed_ids,omitempty"`
 }
 
 func (o *clientSendOptions) run(ctx context.Context, text string) error {
@@ -97,6 +105,14 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	cfg, err := o.config(ctx)
 	if err != nil {
 		return err
+	}
+	// It takes what it sends to many itself, or would wait for its own acknowledgement until the time-out. What others send to it
+	// is not for it: it is left unacknowledged.
+	cfg.ManualAck = true
+	cfg.OnMessage = func(m client.Message) {
+		if m.From == cfg.Client {
+			m.Ack()
+		}
 	}
 	c, err := o.dial(ctx, cfg)
 	if err != nil {
@@ -150,7 +166,7 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		r.Code = wire.Accepted
 	}
 	if o.asJSON() {
-		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.Count, r.RTT.Microseconds(), r.ID.String(), r.Text}); err != nil {
+		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.Count, r.RTT.Microseconds(), r.ID.String(), r.Text, r.Missed, r.MissedIDs}); err != nil {
 			return err
 		}
 	} else {
@@ -161,6 +177,7 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		if r.Count > 0 || o.to == "" && r.Code != wire.Accepted {
 			line += fmt.Sprintf("  %d reached", r.Count)
 		}
+		line += missedText(r.Missed, r.MissedIDs)
 		if r.RTT > 0 {
 			line += "  rtt " + short(r.RTT)
 		}
@@ -184,6 +201,22 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		return codeError(r.Code, r.Text, "the outcome is not known: the message may have arrived or may still arrive")
 	}
 	return codeError(r.Code, r.Text, "")
+}
+
+// missedText names who was not reached: "  3 not: ann, bob, …".
+func missedText(n int, ids []string) string {
+	if n == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("  %d not", n)
+	if len(ids) == 0 {
+		return text
+	}
+	ids = slices.Sorted(slices.Values(ids))
+	if text += ": " + strings.Join(ids, ", "); len(ids) < n {
+		text += ", …"
+	}
+	return text
 }
 
 func parseAck(s string) (wire.AckMode, error) {

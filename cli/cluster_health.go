@@ -11,7 +11,8 @@ import (
 func newClusterHealthCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "health", Short: "Say in one word whether the cluster is well", Args: args(0),
-		Long: "Health prints ok, degraded or no_quorum and what is wrong; the exit codes are 0, 2 and 4.",
+		Long: "Health prints ok, degraded, electing or no_quorum and what is wrong; the exit codes are 0, 2, 2 and 4. \"electing\" is what it\n" +
+			"says without a leader for as long as an election may take, three times heartbeat + election; after that it is no_quorum.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runClusterHealth(cmd.Context()) },
 	}
 }

@@ -39,8 +39,8 @@ func (a *app) runClusterStatus(ctx context.Context) error {
 		f.add("applied index", s.AppliedIndex)
 		f.add("voters", fmt.Sprintf("%d, %d make a quorum", s.Voters, s.Quorum))
 		nodes := fmt.Sprintf("%d up, %d down", s.NodesUp, s.NodesDown)
-		if s.Health == admin.HealthNoQuorum {
-			nodes += " (as last agreed on: without a quorum nobody is declared down)"
+		if s.Health == admin.HealthNoQuorum || s.Health == admin.HealthElecting {
+			nodes += " (as last agreed on: without a leader nobody is declared down)"
 		}
 		f.add("nodes", nodes)
 		f.add("routes", s.Routes)

@@ -274,7 +274,7 @@ func TestVerifyExits(t *testing.T) {
 func TestHealthExits(t *testing.T) {
 	api := newFakeAPI(t, nil)
 	w := newWorld(t)
-	for health, want := range map[string]int{admin.HealthOK: ExitOK, admin.HealthDegraded: ExitDegraded, admin.HealthNoQuorum: ExitNoQuorum, "novel": ExitDegraded} {
+	for health, want := range map[string]int{admin.HealthOK: ExitOK, admin.HealthDegraded: ExitDegraded, admin.HealthElecting: ExitDegraded, admin.HealthNoQuorum: ExitNoQuorum, "novel": ExitDegraded} {
 		api.set("GET /v1/cluster", 200, admin.ClusterStatus{Health: health})
 		for _, cmd := range []string{"status", "health"} {
 			if code, _, errs := w.run("cluster", cmd, "--addr", api.addr()); code != want || errs != "" {

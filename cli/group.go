@@ -192,7 +192,7 @@ func (o *groupSendOptions) run(ctx context.Context, name, text string) error {
 		if err := o.printJSON(r); err != nil {
 			return err
 		}
-	} else if err := o.printf("%s  %d reached  id %s\n", r.Result, r.Count, r.ID); err != nil {
+	} else if err := o.printf("%s  %d reached%s  id %s\n", r.Result, r.Count, printable(missedText(int(r.Missed), r.MissedIDs)), r.ID); err != nil {
 		return err
 	}
 	if r.Code == wire.Delivered || r.Code == wire.Accepted {

@@ -175,6 +175,10 @@ func (a *app) adminError(t target, err error) error {
 	case admin.StatusNotFound:
 		f.exit = ExitNotFound
 	case admin.StatusUnavailable:
+		if e.Code == wire.NotMember { // the cluster may be well: it is this node that is out of it
+			f.code = e.Code.String()
+			break
+		}
 		f.exit = ExitNoQuorum
 		if !strings.HasPrefix(f.text, "unavailable") {
 			f.text = "unavailable: " + f.text

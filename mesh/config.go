@@ -45,6 +45,9 @@ type Config struct {
 	// Twin is told when a peer turns this process away because another one runs as the same node: the error is ErrTwin. It may
 	// be called several times, from several goroutines, and must not block. May be nil.
 	Twin func(err error)
+	// Refused is told when a member will not talk to this node because it does not count it among the members: this node was
+	// removed, or that one has not heard of it yet. It is told anew with each attempt to connect and must not block. May be nil.
+	Refused func(by wire.NodeID)
 	// Lanes is the number of lanes to each peer, 1 to MaxLanes. Zero means 4. Of two nodes the higher number holds.
 	Lanes int
 	// Lane is the pattern for every lane; Peer, Lane, Process and Logger are filled in by the mesh. A nil Handler means that

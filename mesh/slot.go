@@ -209,6 +209,9 @@ func (s *slot) attempt() {
 	}
 	if l == nil {
 		m.refusedAsTwin(err)
+		if member && errors.Is(err, ErrNotMember) && s.p.ctx.Err() == nil && m.cfg.Refused != nil {
+			m.cfg.Refused(s.p.id)
+		}
 	} else if !installed {
 		s.bypass(l)
 		return

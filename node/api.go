@@ -29,6 +29,9 @@ func errNoNode(ref string) error {
 
 // known fails while this node has applied nothing yet: its table would say that there is nobody and nothing.
 func (n *Node) known() error {
+	if err := n.isOut(); err != nil {
+		return err
+	}
 	if n.fsm.ClusterID() != 0 {
 		return nil
 	}
@@ -74,7 +77,12 @@ func (a api) propose(ctx context.Context, cmd *raftfsm.Command) (raftfsm.Result,
 func (a api) Ready() admin.Readiness {
 	var why []string
 	n := a.n
-	if _, ok := n.store.Leader(); !ok {
+	if err := n.isOut(); err != nil {
+		why = append(why, err.Error())
+	}
+	if _, ok := n.store.Leader(); !ok && n.electing() {
+		why = append(why, "electing: no leader is known at the moment")
+	} else if !ok {
 		why = append(why, "no quorum: no leader is known")
 	}
 	switch l := n.present.Load(); {
@@ -299,7 +307,7 @@ func (a api) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if _, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindNodeRole, Node: node.ID, Role: raftfsm.RoleRemoved}); err != nil {
 		return err
 	}
-	for !a.n.fsm.Removed(node.ID) && (node.ID != a.n.id || !a.n.isForgotten(ctx)) {
+	for !a.n.fsm.Removed(node.ID) && (node.ID != a.n.id || a.n.isOut() == nil && !a.n.isForgotten(ctx)) {
 		if !sleep(ctx, 50*time.Millisecond) {
 			return admin.Errorf(admin.StatusTimeout, "%s is being removed and gone once its lease has run out; it is not yet", node.Name).WithHint("`imctl node list` shows when it is")
 		}

@@ -17,6 +17,9 @@ import (
 // ClusterStatus judges the whole as this node sees it.
 func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	n := a.n
+	if err := n.isOut(); err != nil {
+		return admin.ClusterStatus{}, err
+	}
 	voters := a.voters()
 	leader, hasLeader := n.store.Leader()
 	st := admin.ClusterStatus{
@@ -28,7 +31,7 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	levels := n.levels()
 	st.PossibleLevel, st.HeldBackBy = levels.possible, append([]string{}, levels.heldBack...)
 	problem := func(health, format string, args ...any) {
-		if st.Health != admin.HealthNoQuorum {
+		if st.Health == admin.HealthOK || health == admin.HealthNoQuorum {
 			st.Health = health
 		}
 		st.Problems = append(st.Problems, fmt.Sprintf(format, args...))
@@ -40,7 +43,9 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 	try, cancel := context.WithTimeout(ctx, min(2*time.Second, n.cfg.Timings.Lease))
 	_, err := n.prove(try)
 	cancel()
-	if err != nil {
+	if err != nil && n.electing() {
+		problem(admin.HealthElecting, "no leader answers, and there was one until less than %v ago: the voters elect another one. Logins and linearizable reads wait for that; if it goes on, there is no quorum", electionTime(n.cfg.Timings))
+	} else if err != nil {
 		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones; if they run on other addresses than before, start one with --join ADDR of another; if a majority of them is lost for good, see `imctl raft recover --help`", st.Quorum, st.Voters)
 	}
 	votersDown, eligible := 0, 0

@@ -263,7 +263,7 @@ func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error
 		default:
 		}
 	}
-	return admin.SendResult{Result: r.code.String(), Code: r.code, Owner: r.owner, Count: r.count, RTTUS: uint32(time.Since(started).Microseconds()), ID: m.ID.String()}, nil
+	return admin.SendResult{Result: r.code.String(), Code: r.code, Owner: r.owner, Count: r.count, Missed: r.missed.Count, MissedIDs: r.missed.IDs, RTTUS: uint32(time.Since(started).Microseconds()), ID: m.ID.String()}, nil
 }
 
 // apiSender is who a message is from when the caller of the API names nobody.
@@ -281,6 +281,8 @@ type apiResult struct {
 	code  wire.Code
 	owner string
 	count uint32
+
+	missed wire.Missed
 }
 
 // Result is called at most once for a message that wants an answer.
@@ -292,9 +294,9 @@ func (o *apiOrigin) Result(_ uint64, code wire.Code, owner, _ string) {
 }
 
 // Reached is Result for messages to many.
-func (o *apiOrigin) Reached(_ uint64, code wire.Code, count uint32, _ string) {
+func (o *apiOrigin) Reached(_ uint64, code wire.Code, count uint32, missed wire.Missed, _ string) {
 	select {
-	case o.done <- apiResult{code: code, count: count}:
+	case o.done <- apiResult{code: code, count: count, missed: missed}:
 	default:
 	}
 }

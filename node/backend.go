@@ -91,7 +91,11 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 	}
 	switch {
 	case f.Kind.Cast():
-		c.n.router.casts.send(s, a.m, timeout)
+		var o castOrigin = s
+		if f.Kind == wire.ToGroup && !a.memberships.has(groupOf(s, f.To)) {
+			o = outsider{s}
+		}
+		c.n.router.casts.send(o, a.m, timeout)
 	case f.Kind == wire.ToService:
 		c.n.router.services.send(s, a.m, timeout)
 	case f.Re != 0: // for the one who asked, not for other devices

@@ -41,8 +41,8 @@ type castTable interface {
 // castOrigin hears how a message to many ended.
 type castOrigin interface {
 	origin
-	// Reached is Result with the number of recipients reached.
-	Reached(counter uint64, code wire.Code, count uint32, text string)
+	// Reached is Result with the number of recipients reached and who was not.
+	Reached(counter uint64, code wire.Code, count uint32, missed wire.Missed, text string)
 }
 
 // castItem is a message to many that is not on its way yet.
@@ -75,7 +75,7 @@ func (c *casts) send(o castOrigin, m *wire.Forward, timeout time.Duration) {
 	switch {
 	case c.closed:
 		c.mu.Unlock()
-		c.r.reportCast(o, m.Counter, wire.Unknown, 0, stopping)
+		c.r.reportCast(o, m.Counter, wire.Unknown, 0, wire.Missed{}, stopping)
 		return
 	case fl == nil && len(c.flows) >= maxFlows:
 		refusal = "too many senders of this node wait for the table"
@@ -84,7 +84,7 @@ func (c *casts) send(o castOrigin, m *wire.Forward, timeout time.Duration) {
 	}
 	if refusal != "" {
 		c.mu.Unlock()
-		c.r.reportCast(o, m.Counter, wire.Overloaded, 0, refusal)
+		c.r.reportCast(o, m.Counter, wire.Overloaded, 0, wire.Missed{}, refusal)
 		return
 	}
 	it := &castItem{o: o, m: *m.Clone(), deadline: now() + timeout, bytes: int64(len(m.Payload) + pendingCost)}
@@ -165,7 +165,7 @@ func (c *casts) leave(it *castItem) {
 		c.dispatch(it)
 		return
 	}
-	c.r.reportCast(it.o, it.m.Counter, wire.Unavailable, 0, "nobody could say who is to be reached, within the time-out")
+	c.r.reportCast(it.o, it.m.Counter, wire.Unavailable, 0, wire.Missed{}, "nobody could say who is to be reached, within the time-out")
 }
 
 // overdue answers what a failed read leaves no time for, and returns the rest after a little pause.
@@ -176,7 +176,7 @@ func (c *casts) overdue(items []*castItem) []*castItem {
 		switch {
 		case stop:
 			c.r.pendings.bytes.Add(-it.bytes)
-			c.r.reportCast(it.o, it.m.Counter, wire.Unknown, 0, stopping)
+			c.r.reportCast(it.o, it.m.Counter, wire.Unknown, 0, wire.Missed{}, stopping)
 		case it.deadline <= now():
 			c.leave(it)
 		default:
@@ -225,12 +225,12 @@ func (c *casts) dispatch(it *castItem) {
 			}
 		}
 		if bad != 0 {
-			c.r.reportCast(it.o, m.Counter, bad, 0, "refused by a node on the way")
+			c.r.reportCast(it.o, m.Counter, bad, 0, wire.Missed{}, "refused by a node on the way")
 		}
 		return
 	}
 	if len(to) == 0 { // and a linearizable read came before
-		c.r.reportCast(it.o, m.Counter, wire.Offline, 0, "")
+		c.r.reportCast(it.o, m.Counter, wire.Offline, 0, wire.Missed{}, "")
 		return
 	}
 	t := &tally{o: it.o, counter: m.Counter, open: len(to)}
@@ -251,12 +251,13 @@ func (c *casts) dispatch(it *castItem) {
 }
 
 // localReply ends the pending of a message that this node fanned out itself.
-func (c *casts) localReply(ref uint64, code wire.Code, count uint32) {
+func (c *casts) localReply(ref uint64, code wire.Code, count uint32, missed wire.Missed) {
+	c.r.missing(ref, missed)
 	c.r.outcome(ref, code, c.r.self, uint64(count))
 }
 
 // hand gives m to one node: 0: taken.
-func (c *casts) hand(m *wire.Forward, h raftfsm.Holder, reply func(ref uint64, code wire.Code, count uint32)) wire.Code {
+func (c *casts) hand(m *wire.Forward, h raftfsm.Holder, reply castReply) wire.Code {
 	m.Incarnation, m.Epoch = h.Incarnation, 0
 	if h.Node == c.r.self {
 		return c.arrived(m, reply)
@@ -277,9 +278,12 @@ func (c *casts) hand(m *wire.Forward, h raftfsm.Holder, reply func(ref uint64, c
 	return 0
 }
 
+// castReply tells the node that a message came from how many sessions were reached here, and who was not. It must not block.
+type castReply func(ref uint64, code wire.Code, count uint32, missed wire.Missed)
+
 // arrived takes a message, from here or from a lane, whose reader must not wait: it is queued for the fan-out. Code 0: taken,
-// and reply (if m has a Ref) is called once, with the number of sessions reached; it must not block.
-func (c *casts) arrived(m *wire.Forward, reply func(ref uint64, code wire.Code, count uint32)) wire.Code {
+// and reply (if m has a Ref) is called once.
+func (c *casts) arrived(m *wire.Forward, reply castReply) wire.Code {
 	l := c.r.life()
 	if l == nil || l.incarnation != m.Incarnation {
 		return wire.NotOwner
@@ -292,7 +296,10 @@ func (c *casts) arrived(m *wire.Forward, reply func(ref uint64, code wire.Code, 
 
 // message is arrived for a lane's reader.
 func (c *casts) message(l *lane.Session, m *wire.Forward) wire.Code {
-	return c.arrived(m, func(ref uint64, code wire.Code, count uint32) { l.SendStatus(ref, code, uint64(count)) })
+	return c.arrived(m, func(ref uint64, code wire.Code, count uint32, missed wire.Missed) {
+		missed = missed.Fit()
+		l.Say(&wire.Status{Ref: ref, Code: code, Index: uint64(count), Missed: missed.Count, MissedIDs: missed.IDs})
+	})
 }
 
 // tally adds up what the nodes say that a message went to.
@@ -303,7 +310,8 @@ type tally struct {
 	mu      sync.Mutex
 	open    int
 	count   uint64
-	missed  bool      // a node has members of which none was reached
+	nobody  bool // a node has members of which none was reached
+	missed  wire.Missed
 	trouble wire.Code // the worst of the nodes that cannot say or refused
 }
 
@@ -321,7 +329,7 @@ func (t *tally) ended(r *router, code wire.Code, count uint64) {
 	t.count += count
 	switch code {
 	case wire.Delivered:
-		t.missed = t.missed || count == 0
+		t.nobody = t.nobody || count == 0
 	case wire.Offline, wire.NotOwner: // nobody there, or the incarnation is over
 	default:
 		if rankOf(code) > rankOf(t.trouble) {
@@ -337,12 +345,33 @@ func (t *tally) ended(r *router, code wire.Code, count uint64) {
 	switch code = wire.Delivered; {
 	case t.trouble != 0:
 		code, text = t.trouble, "not every node could answer: the count is of those that did"
-	case t.count == 0 && t.missed:
+	case t.count == 0 && t.nobody:
 		code, text = wire.Timeout, "there are recipients, but none of them was reached within the time-out"
 	case t.count == 0:
 		code = wire.Offline
 	}
-	r.reportCast(t.o, t.counter, code, uint32(min(t.count, 1<<32-1)), text)
+	r.reportCast(t.o, t.counter, code, uint32(min(t.count, 1<<32-1)), t.missed, text)
+}
+
+// missing adds whom a node that is about to answer could not reach.
+func (t *tally) missing(m wire.Missed) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open > 0 { // the answer shares the ids
+		t.missed.Join(m)
+	}
+}
+
+// missing passes on whom a node could not reach of those whom the message of ref concerned; its outcome follows.
+func (r *router) missing(ref uint64, m wire.Missed) {
+	if m.Count == 0 {
+		return
+	}
+	if p := r.pendings.get(ref); p != nil {
+		if t, ok := p.sink.(*tally); ok {
+			t.missing(m)
+		}
+	}
 }
 
 // rankOf orders troubles: what leaves more open comes later.
@@ -361,12 +390,12 @@ func rankOf(code wire.Code) int {
 }
 
 // reportCast is report for messages to many.
-func (r *router) reportCast(o castOrigin, counter uint64, code wire.Code, count uint32, text string) {
+func (r *router) reportCast(o castOrigin, counter uint64, code wire.Code, count uint32, missed wire.Missed, text string) {
 	if int(code) < len(r.results) {
 		r.results[code].Add(1)
 	}
 	if o != nil {
-		o.Reached(counter, code, count, text)
+		o.Reached(counter, code, count, missed, text)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -278,6 +280,14 @@ func TestLostMajority(t *testing.T) {
 	if st, err := (api{n1}).ClusterStatus(c.ctx); err != nil || st.Health != admin.HealthNoQuorum {
 		t.Errorf("status: %+v, %v", st, err)
 	}
+	ends := n1.lease.ends.Swap(int64(now() + patience)) // as if a leader had been heard just now
+	if st, err := (api{n1}).ClusterStatus(c.ctx); err != nil || st.Health != admin.HealthElecting || len(st.Problems) == 0 {
+		t.Errorf("status while there may be an election: %+v, %v", st, err)
+	}
+	if r := (api{n1}).Ready(); r.Ready || !slices.ContainsFunc(r.Reasons, func(why string) bool { return strings.HasPrefix(why, "electing") }) {
+		t.Errorf("while there may be an election: %+v", r)
+	}
+	n1.lease.ends.Store(ends)
 	c.until("the lease is lost", func() error {
 		if n1.lease.holds(now()) {
 			return errors.New("it holds")

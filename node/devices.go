@@ -51,10 +51,15 @@ func (r *router) sendToDevices(o castOrigin, t *tracker, m *wire.Forward, timeou
 	if look = look && r.again != nil && r.again.copyOf(all, m, to, timeout); look {
 		all.open++
 	}
+	each := make([]deviceOrigin, len(to))
 	for i := range to {
 		one := *m
 		one.To = to[i].Client.ID // the device's own, or shared with m.To
-		r.send(all, t, &one, timeout)
+		each[i] = deviceOrigin{all, one.To}
+		if to[i].ID == "" {
+			each[i].id = strings.Clone(one.To)
+		}
+		r.send(&each[i], t, &one, timeout)
 	}
 	if look {
 		r.again.add(all)
@@ -74,11 +79,29 @@ type deviceTally struct {
 	mu      sync.Mutex
 	open    int
 	count   uint32
+	missed  wire.Missed
 	trouble wire.Code
 	told    bool // without ack: a refusal
 }
 
-// Result takes the end of one of them.
+// deviceOrigin is one device's part of a message to its user.
+type deviceOrigin struct {
+	t  *deviceTally
+	id string
+}
+
+// Result takes the end of the part.
+func (d *deviceOrigin) Result(counter uint64, code wire.Code, owner, text string) {
+	t := d.t
+	if t.ack != wire.AckNone && code != wire.Delivered && code != wire.Offline {
+		t.mu.Lock()
+		t.missed.Add(d.id)
+		t.mu.Unlock()
+	}
+	t.Result(counter, code, owner, text)
+}
+
+// Result takes the end of one of them, or of looking for more.
 func (t *deviceTally) Result(counter uint64, code wire.Code, owner, text string) {
 	t.mu.Lock()
 	if t.ack == wire.AckNone { // nothing is heard of those that go well
@@ -86,7 +109,7 @@ func (t *deviceTally) Result(counter uint64, code wire.Code, owner, text string)
 		t.told = t.told || tell
 		t.mu.Unlock()
 		if tell && t.o != nil {
-			t.o.Reached(counter, code, 0, text)
+			t.o.Reached(counter, code, 0, wire.Missed{}, text)
 		}
 		return
 	}
@@ -105,11 +128,11 @@ func (t *deviceTally) Result(counter uint64, code wire.Code, owner, text string)
 	}
 	switch {
 	case t.count > 0:
-		t.o.Reached(counter, wire.Delivered, t.count, "")
+		t.o.Reached(counter, wire.Delivered, t.count, t.missed, "")
 	case t.trouble != 0:
-		t.o.Reached(counter, t.trouble, 0, text)
+		t.o.Reached(counter, t.trouble, 0, t.missed, text)
 	default:
-		t.o.Reached(counter, wire.Offline, 0, "")
+		t.o.Reached(counter, wire.Offline, 0, wire.Missed{}, "")
 	}
 }
 

@@ -28,6 +28,10 @@ type fanout struct {
 	bytes   int
 	closed  bool
 
+	looking sync.Mutex // guards what limits the search for names
+	turn    time.Duration
+	looks   int
+
 	arrived, reached, refused atomic.Uint64 // messages taken, sessions that took one, messages refused for want of room
 }
 
@@ -60,7 +64,7 @@ const (
 )
 
 // take queues a message for the sessions here, see casts.arrived.
-func (f *fanout) take(l *life, m *wire.Forward, reply func(ref uint64, code wire.Code, count uint32)) wire.Code {
+func (f *fanout) take(l *life, m *wire.Forward, reply castReply) wire.Code {
 	bytes := len(m.Payload) + fanItemCost
 	key := fanKey{m.Tenant, m.To, m.Kind}
 	f.mu.Lock()
@@ -75,7 +79,7 @@ func (f *fanout) take(l *life, m *wire.Forward, reply func(ref uint64, code wire
 	it := &fanItem{life: l, from: strings.Clone(m.From), instance: m.Instance, bytes: bytes}
 	var to gateway.Receipt
 	if m.Ack != wire.AckNone && m.Ref != 0 && reply != nil {
-		if it.gather = f.gather(m, reply); it.gather == nil {
+		if it.gather = f.gather(m, key, it, reply); it.gather == nil {
 			f.mu.Lock()
 			f.bytes -= bytes
 			f.mu.Unlock()
@@ -160,7 +164,7 @@ func (f *fanout) work() {
 func (f *fanout) deliver(key fanKey, it *fanItem) {
 	if f.expired(it.cast) {
 		if it.gather != nil {
-			it.gather.answer()
+			it.gather.answer(false)
 		}
 		return
 	}
@@ -168,7 +172,7 @@ func (f *fanout) deliver(key fanKey, it *fanItem) {
 		defer it.gather.spread()
 	}
 	n := 0
-	one := func(d interface{ DeliverCast(*gateway.Cast) wire.Code }) {
+	f.each(it.life, key, it.from, it.instance, func(d castTarget) bool {
 		if it.gather != nil {
 			it.gather.expect()
 		}
@@ -176,102 +180,37 @@ func (f *fanout) deliver(key fanKey, it *fanItem) {
 		if code == wire.None {
 			f.reached.Add(1)
 		} else if it.gather != nil {
-			it.gather.Receipt(0, code)
+			it.gather.refused(d.Client(), code)
 		}
 		if n++; n%fanYield == 0 {
 			runtime.Gosched() // the writers of those that have it: or thousands would wait to run
 		}
-	}
+		return true
+	})
+}
+
+// castTarget is a session that a message to many concerns; *gateway.Session is one, and so are memberships.
+type castTarget interface {
+	Client() wire.ClientID
+	DeliverCast(*gateway.Cast) wire.Code
+}
+
+// each yields every session here that a message of this sender to an address concerns, until yield says no.
+func (f *fanout) each(l *life, key fanKey, from string, instance uint64, yield func(castTarget) bool) {
 	if key.kind == wire.ToGroup {
-		for _, m := range it.life.topics.members(wire.Topic{Tenant: key.tenant, Kind: wire.TopicGroup, Name: key.to}) {
-			one(m)
+		for _, m := range l.topics.members(wire.Topic{Tenant: key.tenant, Kind: wire.TopicGroup, Name: key.to}) {
+			if !yield(m) {
+				return
+			}
 		}
 		return
 	}
 	f.sessions(func(s *gateway.Session) bool {
 		c := s.Client()
 		if c.Tenant != key.tenant || key.kind == wire.ToPrefix && !strings.HasPrefix(c.ID, key.to) ||
-			key.kind == wire.ToOthers && c.ID == it.from && wire.CastSender(wire.Sender(c, s.ID().Instance), key.kind, key.to) == it.instance {
+			key.kind == wire.ToOthers && c.ID == from && wire.CastSender(wire.Sender(c, s.ID().Instance), key.kind, key.to) == instance {
 			return true
 		}
-		one(s)
-		return true
+		return yield(s)
 	})
-}
-
-// gather counts the receipts of one message's sessions here and answers the node that it came from: when all are there, or a
-// little before that node gives up.
-type gather struct {
-	r     *router
-	ref   uint64 // theirs
-	own   uint64 // ours, for the deadline
-	reply func(ref uint64, code wire.Code, count uint32)
-
-	open    atomic.Int64 // receipts that are missing, and one for the fan-out itself
-	any     atomic.Bool  // there was a session
-	done    atomic.Bool  // every session was told of the message
-	reached atomic.Uint32
-	told    atomic.Bool
-}
-
-// gatherSlack is how much sooner than the sender's node this one gives up, so that its count arrives in time.
-const gatherSlack = 100 * time.Millisecond
-
-func (f *fanout) gather(m *wire.Forward, reply func(ref uint64, code wire.Code, count uint32)) *gather {
-	if !f.r.pendings.reserve(0) {
-		return nil
-	}
-	left := time.Duration(m.LeftMS) * time.Millisecond
-	if left <= 0 || left > maxTimeout {
-		left = maxTimeout
-	}
-	g := &gather{r: f.r, ref: m.Ref, reply: reply}
-	g.open.Store(1)
-	p := &pending{m: wire.Forward{Instance: m.Instance, Counter: m.Counter}, deadline: now() + left - min(left/8, gatherSlack), sink: g}
-	f.r.pendings.add(p)
-	g.own = p.ref
-	return g
-}
-
-func (g *gather) expect() {
-	g.open.Add(1)
-	if !g.any.Load() {
-		g.any.Store(true)
-	}
-}
-
-// Receipt takes how it ended for one session.
-func (g *gather) Receipt(_ uint64, code wire.Code) {
-	if code == wire.Delivered {
-		g.reached.Add(1)
-	}
-	if g.open.Add(-1) == 0 {
-		g.answer()
-	}
-}
-
-// spread: every session was told of the message.
-func (g *gather) spread() {
-	g.done.Store(true)
-	if g.open.Add(-1) == 0 {
-		g.answer()
-	}
-}
-
-// settled: the time is over, or the node ends. See pending.sink.
-func (g *gather) settled(*router, *pending, wire.Code, uint64) { g.answer() }
-
-func (g *gather) answer() {
-	if !g.told.CompareAndSwap(false, true) {
-		return
-	}
-	g.r.pendings.take(g.own)
-	code := wire.Delivered
-	switch {
-	case !g.done.Load():
-		code = wire.Timeout // it lay in the queue for too long, or still does
-	case !g.any.Load():
-		code = wire.Offline
-	}
-	g.reply(g.ref, code, g.reached.Load())
 }

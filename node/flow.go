@@ -251,10 +251,10 @@ func (f *flow) await(r *router) {
 }
 
 // locate looks the recipient up: in the local table if that is as new as the one of whoever refused and says something
-// else than what was tried; otherwise by a linearizable read.
+// else than what was tried, and the owner can be reached; otherwise by a linearizable read.
 func (f *flow) locate(r *router, to wire.ClientID, batch []*pending, index uint64, tried wire.Epoch) (located, error) {
 	if r.table.Applied() >= index {
-		if route, found := r.table.Lookup(to); found && route.Epoch != tried {
+		if route, found := r.table.Lookup(to); found && route.Epoch != tried && r.nearby(route.Node) {
 			return located{route: route, found: true}, nil
 		} else if mutate.OfflineFromTable && !found {
 			return located{route: route}, nil

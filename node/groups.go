@@ -24,6 +24,9 @@ func (ms *memberships) Client() wire.ClientID { return ms.s.Client() }
 
 func (ms *memberships) DeliverCast(c *gateway.Cast) wire.Code { return ms.s.DeliverCast(c) }
 
+// Awaits is that of gateway.Session.
+func (ms *memberships) Awaits(id wire.MessageID) bool { return ms.s.Awaits(id) }
+
 func (ms *memberships) removed(t wire.Topic, code wire.Code, text string) {
 	ms.forget(t)
 	switch t.Kind {
@@ -39,6 +42,21 @@ func (ms *memberships) forget(t wire.Topic) {
 	defer ms.mu.Unlock()
 	delete(ms.in, t)
 	delete(ms.serving, t)
+}
+
+// has says that the session is in t, or on its way in.
+func (ms *memberships) has(t wire.Topic) bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	_, in := ms.in[t]
+	return in
+}
+
+// outsider is a client that sends to a group it is not in: how many were not reached is its business, who they are is not.
+type outsider struct{ *gateway.Session }
+
+func (o outsider) Reached(counter uint64, code wire.Code, count uint32, missed wire.Missed, text string) {
+	o.Session.Reached(counter, code, count, wire.Missed{Count: missed.Count}, text)
 }
 
 // note says whether t may be joined; it is noted then.

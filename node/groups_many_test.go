@@ -122,7 +122,7 @@ func BenchmarkFanout(b *testing.B) {
 	for b.Loop() {
 		m.Counter++
 		m.Ref = m.Counter
-		if code := f.take(l, &m, func(_ uint64, _ wire.Code, n uint32) { done <- n }); code != 0 {
+		if code := f.take(l, &m, func(_ uint64, _ wire.Code, n uint32, _ wire.Missed) { done <- n }); code != 0 {
 			b.Fatal(code)
 		}
 		if n := <-done; n != 100_000 {

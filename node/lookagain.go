@@ -112,7 +112,7 @@ func (l *lookAgain) more(t *deviceTally) {
 		t.mu.Unlock()
 		one := *t.m
 		one.To = d.Client.ID
-		l.r.send(t, nil, &one, left)
+		l.r.send(&deviceOrigin{t, one.To}, nil, &one, left)
 	}
 }
 

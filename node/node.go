@@ -66,6 +66,7 @@ type Node struct {
 	stopping    atomic.Bool                                   // no further life begins
 	leaveNow    chan struct{}                                 // capacity 1
 	checkNow    chan struct{}                                 // capacity 1: see checkSoon
+	refused     chan struct{}                                 // capacity 1: see watchRemoval
 	loads       atomic.Pointer[map[wire.NodeID]wire.NodeLoad] // as the leader spread them last
 	loadsAt     atomic.Int64                                  // when that was
 	picker      *assign.Picker                                // fixed by New
@@ -95,7 +96,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log, picker: assign.NewPicker(policy), rebalance: rebalance{wake: make(chan struct{}, 1)}, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1), checkNow: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, log: log, picker: assign.NewPicker(policy), rebalance: rebalance{wake: make(chan struct{}, 1)}, ready: make(chan struct{}), ended: make(chan struct{}), leaveNow: make(chan struct{}, 1), checkNow: make(chan struct{}, 1), refused: make(chan struct{}, 1)}
 	if err := n.newWebhook(); err != nil {
 		return nil, err
 	}
@@ -135,6 +136,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		self: n.id, table: n.fsm, life: n.present.Load, lease: n.lease.likely,
 		lane: n.laneTo, nameOf: n.nameOf, nacked: n.metrics.nacks.Add, read: func(ctx context.Context, c wire.ClientID) (located, error) { return n.reads.do(ctx, c) },
 		pendings: newPendings(n.cfg.PendingMax), flows: flows{by: map[flowKey]*flow{}}, ctx: n.ctx,
+		reaches: func(id wire.NodeID) bool { return id == n.id || n.mesh.Connected(id) },
 	}
 	n.router.local.r = n.router
 	if n.hook != nil {
@@ -144,7 +146,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.openCasts()
 	n.openPresence()
 	if n.mesh, err = mesh.New(mesh.Config{
-		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered, Twin: n.twin,
+		Bind: n.cfg.Mesh.Bind, Listen: n.cfg.Host.listenPacket(), Identity: n.identity.Load(), ResetKey: n.dir.ResetKey(), Members: n.peers.member, Join: n.handleJoin, Elsewhere: n.peers.answered, Twin: n.twin, Refused: n.refusedBy,
 		Lanes: n.cfg.Lanes, Lane: lane.Config{Handler: n.router, MaxPayload: n.cfg.MaxPayload}, Logger: n.log.With("part", "mesh"),
 	}); err != nil {
 		return err

@@ -160,6 +160,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 		return err
 	}
 	n.group.Go(func() error { return n.lookForPeers(ctx) })
+	n.group.Go(func() error { return n.watchRemoval(ctx) })
 	for {
 		e, err := changes.Next(ctx)
 		if err != nil {
@@ -287,8 +288,7 @@ func (n *Node) lookForPeers(ctx context.Context) error {
 		if disowned++; !n.isDisowned(ctx) {
 			disowned = 0
 		} else if disowned >= disownedRounds {
-			n.end(errRemoved)
-			return nil
+			return n.endWith(errRemoved)
 		}
 	}
 	return nil

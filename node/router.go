@@ -39,14 +39,16 @@ type session interface {
 // the lane to the owner. Whatever does not go through at once becomes a pending in a flow (flow.go), where alone
 // consistency is paid for.
 type router struct {
-	self   wire.NodeID
-	table  table
-	read   func(ctx context.Context, c wire.ClientID) (located, error) // linearizable
-	life   func() *life                                                // this node's present incarnation; nil: none
-	lease  func() bool
-	lane   func(owner wire.NodeID, to wire.ClientID) *lane.Session // nil: not a member
-	nameOf func(wire.NodeID) string
-	nacked func(wire.Code)
+	self  wire.NodeID
+	table table
+	read  func(ctx context.Context, c wire.ClientID) (located, error) // linearizable
+	life  func() *life                                                // this node's present incarnation; nil: none
+	lease func() bool
+	// reaches says that there is a connection to a node, or that it is this one. nil: always.
+	reaches func(wire.NodeID) bool
+	lane    func(owner wire.NodeID, to wire.ClientID) *lane.Session // nil: not a member
+	nameOf  func(wire.NodeID) string
+	nacked  func(wire.Code)
 
 	undelivered func(m *wire.Forward, code wire.Code) // hears of messages to one client that ended otherwise than delivered; nil: nobody
 
@@ -75,6 +77,11 @@ func (r *router) send(o origin, t *tracker, m *wire.Forward, timeout time.Durati
 	hold := t.unresolved(r, m.To, route.Epoch)
 	// Asked after hold: what has just been resolved may be in a flow because of that.
 	fast := found && hold == nil && (r.flows.empty() || !r.flows.has(m))
+	if fast && t == nil && m.Ack != wire.AckNone {
+		// What waits in the lane to a node that cannot be reached may go out at any moment: if it does not in time, nobody can say
+		// more than "timeout". A flow asks first whether the recipient is still there. Sessions do not look: they send too often.
+		fast = r.nearby(route.Node)
+	}
 	var p *pending
 	if m.Ack != wire.AckNone {
 		if p = r.newPending(o, m, timeout); p == nil {
@@ -91,6 +98,9 @@ func (r *router) send(o origin, t *tracker, m *wire.Forward, timeout time.Durati
 	}
 	r.flows.add(r, p, 0, hold)
 }
+
+// nearby says that what is sent to a node now does not wait for a connection.
+func (r *router) nearby(node wire.NodeID) bool { return r.reaches == nil || r.reaches(node) }
 
 // sendFast tries the route at once; p is the message's pending if its sender wants an answer. false: not taken, look again.
 func (r *router) sendFast(o origin, t *tracker, m *wire.Forward, route *raftfsm.Route, p *pending) bool {
@@ -405,6 +415,7 @@ func (r *router) Handled(l *lane.Session) {
 // Status takes what a peer says of a message of ours.
 func (r *router) Status(l *lane.Session, st wire.Status, m *wire.Forward) {
 	if st.Ref != 0 {
+		r.missing(st.Ref, wire.Missed{Count: st.Missed, IDs: st.MissedIDs})
 		r.outcome(st.Ref, st.Code, l.Peer(), st.Index)
 		return
 	}

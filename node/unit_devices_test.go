@@ -13,7 +13,7 @@ import (
 // castSender hears of messages to many as well.
 type castSender struct{ *fakeSession }
 
-func (s castSender) Reached(counter uint64, code wire.Code, count uint32, _ string) {
+func (s castSender) Reached(counter uint64, code wire.Code, count uint32, _ wire.Missed, _ string) {
 	s.results <- fmt.Sprintf("%d %v reached %d", counter, code, count)
 }
 

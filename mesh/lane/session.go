@@ -126,31 +126,40 @@ func (s *Session) Send(m *wire.Forward, c *Context) (seq uint64, err error) {
 	return seq, nil
 }
 
-// SendStatus queues the late result of a message that was accepted, named by the ref it came with. It never blocks. When
-// the peer has let twice StatusBytes pile up the result is dropped and counted: the sender's time-out answers then.
+// SendStatus is Say for a message to one recipient.
 func (s *Session) SendStatus(ref uint64, code wire.Code, index uint64) {
+	s.Say(&wire.Status{Ref: ref, Code: code, Index: index})
+}
+
+// Say queues the late result of a message that was accepted, named by the ref it came with; st.Seq is 0, st is not kept,
+// and its MissedIDs fit (wire.Missed.Fit). It never blocks. When the peer has let twice StatusBytes pile up the result is dropped and
+// counted: the sender's time-out answers then.
+func (s *Session) Say(st *wire.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.statusesFullLocked() {
 		s.stats.StatusDrops++
 		return
 	}
-	s.queueStatusLocked(&wire.Status{Ref: ref, Code: code, Index: index})
+	n := s.queueStatusLocked(st)
 	if s.cur != nil {
 		s.cur.checkStatusesLocked()
 	}
-	s.sayLocked(headBytes + wire.MaxStatusSize)
+	s.sayLocked(n)
 }
 
 // statusesFullLocked says that nothing more may be kept for a peer that takes no statuses. The bound that cuts a stream is
 // lower, so only a peer that comes back again and again without taking any gets here.
 func (s *Session) statusesFullLocked() bool { return s.statuses.bytes >= 2*s.cfg.StatusBytes }
 
-func (s *Session) queueStatusLocked(st *wire.Status) {
-	rec := wire.AppendStatus(s.statuses.room(headBytes + wire.MaxStatusSize)[:headBytes], st)
+// queueStatusLocked returns how many bytes it may take.
+func (s *Session) queueStatusLocked(st *wire.Status) int {
+	n := headBytes + wire.StatusSize(st)
+	rec := wire.AppendStatus(s.statuses.room(n)[:headBytes], st)
 	putHead(rec, kindStatus, len(rec)-headBytes)
 	s.statuses.commit(len(rec))
 	s.stats.StatusesOut++
+	return n
 }
 
 func (s *Session) wakeLocked() {

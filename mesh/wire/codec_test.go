@@ -51,7 +51,7 @@ func fullFrame() Frame {
 		Ack: AckClient, TimeoutMS: 70000, Code: Replaced, Epoch: MakeEpoch(2, 300), Node: "n1", Token: strings.Repeat("t", 300),
 		IdleMS: 30000, Addrs: []string{"127.0.0.1:7000", ""}, RetryMS: 255, Text: "größe", MaxPayload: 1 << 20, Version: 1, Tenant: "acme",
 		Kind: ToGroup, Groups: []string{"lobby", "größe"}, Count: 70000, Re: 1 << 50, ReInstance: 1 << 51, Fault: 70001,
-		IDs: []string{"bob", "größe"}, Online: 1, Since: 1 << 41, Payload: []byte("hello"),
+		IDs: []string{"bob", "größe"}, Online: 1, Since: 1 << 41, Missed: 70001, MissedIDs: []string{"bob/web", "größe"}, Payload: []byte("hello"),
 	}
 }
 
@@ -198,7 +198,7 @@ func checkStatusDecode(t *testing.T, body []byte) {
 		t.Fatalf("%x: accepted, the library says %v", body, libErr)
 	case err != nil && libErr == nil && !isStrict(err):
 		t.Fatalf("%x: refused with %v, the library accepts", body, err)
-	case err == nil && s != lib:
+	case err == nil && !reflect.DeepEqual(s, lib):
 		t.Fatalf("%x: got %+v want %+v", body, s, lib)
 	}
 }
@@ -310,6 +310,7 @@ func FuzzForwardDecode(f *testing.F) {
 
 func FuzzStatusDecode(f *testing.F) {
 	f.Add(AppendStatus(nil, &Status{Seq: 1, Ref: 300, Code: NotOwner, Index: 1 << 40}))
+	f.Add(AppendStatus(nil, &Status{Ref: 300, Code: Delivered, Index: 2, Missed: 2, MissedIDs: []string{"bob", "größe"}}))
 	for _, b := range oddHeaders() {
 		f.Add(b)
 	}
@@ -341,11 +342,11 @@ func TestForwardAndStatus(t *testing.T) {
 			t.Fatalf("%v: got %+v want %+v", err, back, m)
 		}
 	}
-	for _, s := range []Status{{}, {Code: Delivered}, {1, 2, NotOwner, 4}, {1 << 63, 1 << 32, 0xffff, 1 << 63}} {
+	for _, s := range []Status{{}, {Code: Delivered}, {Seq: 1, Ref: 2, Code: NotOwner, Index: 4}, {Seq: 1 << 63, Ref: 1 << 32, Code: 0xffff, Index: 1 << 63, Missed: 1<<32 - 1}, {Ref: 2, Code: Delivered, Index: 3, Missed: 300, MissedIDs: []string{"bob", "größe", ""}}} {
 		want, err := Marshal(s)
 		got := AppendStatus(nil, &s)
 		var back Status
-		if err != nil || !bytes.Equal(got, want) || len(got) > MaxStatusSize || DecodeStatus(got, &back) != nil || back != s {
+		if err != nil || !bytes.Equal(got, want) || len(got) > StatusSize(&s) || len(s.MissedIDs) == 0 && len(got) > MaxStatusSize || DecodeStatus(got, &back) != nil || !reflect.DeepEqual(back, s) {
 			t.Fatalf("%+v: %x, want %x, back %+v, %v", s, got, want, back, err)
 		}
 		if DecodeStatus(append(got, 0), &back) == nil {
@@ -362,8 +363,8 @@ func FuzzForwardEncode(f *testing.F) {
 }
 
 func TestCodecAllocations(t *testing.T) {
-	f, m, s := fullFrame(), fullForward(), Status{1, 2, 3, 4}
-	f.Addrs, f.Groups, f.IDs = nil, nil, nil
+	f, m, s := fullFrame(), fullForward(), Status{Seq: 1, Ref: 2, Code: 3, Index: 4}
+	f.Addrs, f.Groups, f.IDs, f.MissedIDs = nil, nil, nil, nil
 	buf := make([]byte, 0, FrameSize(&f)+ForwardSize(&m))
 	fb, mb, sb := AppendFrame(nil, &f)[LengthBytes:], AppendForward(nil, &m), AppendStatus(nil, &s)
 	var f2 Frame

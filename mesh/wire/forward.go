@@ -45,4 +45,8 @@ type Status struct {
 	Ref   uint64 `cbor:"2,keyasint,omitempty"`
 	Code  Code   `cbor:"3,keyasint"`
 	Index uint64 `cbor:"4,keyasint,omitempty"` // with NotOwner: what the refusing node has applied; of a cast, with any other code: recipients reached
+
+	// Of a cast: who was not reached, see Missed. Nodes of before pass these over.
+	Missed    uint32   `cbor:"5,keyasint,omitempty"`
+	MissedIDs []string `cbor:"6,keyasint,omitempty"`
 }

@@ -118,19 +118,34 @@ func (m *Forward) Clone() *Forward {
 	return &c
 }
 
-// MaxStatusSize is the most that AppendStatus appends, in bytes.
-const MaxStatusSize = 1 + 4*maxUintField
+// MaxStatusSize is the most that AppendStatus appends for a status without MissedIDs, in bytes; see StatusSize.
+const MaxStatusSize = 1 + 5*maxUintField
+
+// StatusSize is an upper bound of what AppendStatus appends, in bytes.
+func StatusSize(s *Status) int {
+	n := MaxStatusSize
+	if len(s.MissedIDs) > 0 {
+		n += maxTextField
+	}
+	for _, id := range s.MissedIDs {
+		n += maxTextField + len(id)
+	}
+	return n
+}
 
 // AppendStatus appends s as the deterministic CBOR that Marshal gives.
 func AppendStatus(dst []byte, s *Status) []byte {
-	dst = appendHead(dst, majorMap, 1+present(s.Seq != 0)+present(s.Ref != 0)+present(s.Index != 0))
+	dst = appendHead(dst, majorMap, 1+present(s.Seq != 0)+present(s.Ref != 0)+present(s.Index != 0)+present(s.Missed != 0)+present(len(s.MissedIDs) != 0))
 	dst = appendUint(dst, 1, s.Seq)
 	dst = appendUint(dst, 2, s.Ref)
 	dst = appendHead(append(dst, 3), majorUint, uint64(s.Code))
-	return appendUint(dst, 4, s.Index)
+	dst = appendUint(dst, 4, s.Index)
+	dst = appendUint(dst, 5, uint64(s.Missed))
+	return appendTexts(dst, 6, s.MissedIDs)
 }
 
-// DecodeStatus reads exactly one status, by the rules of DecodeFrame. After an error s is zero.
+// DecodeStatus reads exactly one status, by the rules of DecodeFrame: its strings share memory with body. After an error s is
+// zero.
 func DecodeStatus(body []byte, s *Status) error {
 	*s = Status{}
 	n, err := decodeStatusMap(body, s)
@@ -166,6 +181,11 @@ func decodeStatusMap(body []byte, s *Status) (int, error) {
 			s.Code = Code(v)
 		case 4:
 			s.Index, err = c.uint(1<<64 - 1)
+		case 5:
+			v, err = c.uint(0xffffffff)
+			s.Missed = uint32(v)
+		case 6:
+			s.MissedIDs, err = c.texts()
 		default:
 			err = c.skip(1)
 		}

@@ -40,7 +40,7 @@ const (
 	TypeSend    Type = 4  // to, id, [kind], [ack], [timeout_ms], [re, re_instance, [fault]: the answer to a request] · payload
 	TypeDeliver Type = 5  // from, instance, id, epoch, [ack: what its sender asked for; client = answer with ack], [kind, to: if it was sent to many or a service], [timeout_ms], [re, re_instance, fault] · payload
 	TypeAck     Type = 6  // instance, id of a deliver
-	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached], [retry_ms]
+	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached], [missed: recipients that were not reached or did not acknowledge], [missed_ids: some of them], [retry_ms]
 	TypePing    Type = 8  // nothing
 	TypePong    Type = 9  // nothing
 	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it
@@ -112,6 +112,8 @@ type Frame struct {
 	IDs        []string `cbor:"26,keyasint,omitempty" json:"ids,omitempty"`
 	Online     Flag     `cbor:"27,keyasint,omitempty" json:"online,omitempty"`
 	Since      uint64   `cbor:"28,keyasint,omitempty" json:"since,string,omitempty"`
+	Missed     uint32   `cbor:"29,keyasint,omitempty" json:"missed,omitempty"`
+	MissedIDs  []string `cbor:"30,keyasint,omitempty" json:"missed_ids,omitempty"`
 
 	Payload []byte `cbor:"-" json:"-"`
 }

@@ -20,7 +20,7 @@ const (
 func FrameSize(f *Frame) int { return LengthBytes + headerSize(f) + len(f.Payload) }
 
 func headerSize(f *Frame) int {
-	n := 3 + 20*maxUintField + 7*maxTextField + 3*maxTextField +
+	n := 3 + 21*maxUintField + 7*maxTextField + 4*maxTextField +
 		len(f.Client) + len(f.To) + len(f.From) + len(f.Node) + len(f.Token) + len(f.Text) + len(f.Tenant)
 	for _, a := range f.Addrs {
 		n += maxTextField + len(a)
@@ -29,6 +29,9 @@ func headerSize(f *Frame) int {
 		n += maxTextField + len(g)
 	}
 	for _, id := range f.IDs {
+		n += maxTextField + len(id)
+	}
+	for _, id := range f.MissedIDs {
 		n += maxTextField + len(id)
 	}
 	return n
@@ -186,7 +189,8 @@ func appendFrameHead(dst []byte, f *Frame, epoch bool) []byte {
 		present(f.IdleMS != 0) + present(len(f.Addrs) != 0) + present(f.RetryMS != 0) + present(f.Text != "") +
 		present(f.MaxPayload != 0) + present(f.Version != 0) + present(f.Tenant != "") +
 		present(f.Kind != 0) + present(len(f.Groups) != 0) + present(f.Count != 0) +
-		present(f.Re != 0) + present(f.ReInstance != 0) + present(f.Fault != 0) + present(len(f.IDs) != 0) + present(f.Online != 0) + present(f.Since != 0)
+		present(f.Re != 0) + present(f.ReInstance != 0) + present(f.Fault != 0) + present(len(f.IDs) != 0) + present(f.Online != 0) + present(f.Since != 0) +
+		present(f.Missed != 0) + present(len(f.MissedIDs) != 0)
 	dst = appendHead(dst, majorMap, n)
 	dst = appendHead(append(dst, 0), majorUint, uint64(f.Type))
 	dst = appendText(dst, 1, f.Client)
@@ -219,15 +223,17 @@ func appendFrameTail(dst []byte, f *Frame) []byte {
 	dst = appendUint(dst, 25, uint64(f.Fault))
 	dst = appendTexts(dst, 26, f.IDs)
 	dst = appendUint(dst, 27, uint64(f.Online))
-	return appendUint(dst, 28, f.Since)
+	dst = appendUint(dst, 28, f.Since)
+	dst = appendUint(dst, 29, uint64(f.Missed))
+	return appendTexts(dst, 30, f.MissedIDs)
 }
 
 // DecodeFrame reads what a frame's length counted: header, then payload. f's strings and its Payload share memory with
-// body and are valid as long as that is left alone; Clone what is kept. Only Addrs, Groups and IDs allocate. After an error f is zero.
+// body and are valid as long as that is left alone; Clone what is kept. Only the lists of texts allocate. After an error f is zero.
 //
 // Whatever it accepts, Unmarshal accepts with the same result. It is stricter in that it refuses a header longer than
 // MaxHeader (nor does it look further), a header that is null, keys that are no unsigned integers, unknown keys above 63
-// that do not rise, numbers written as simple values, and more than 64 Addrs, Groups or IDs. Numbers need not be in their shortest form.
+// that do not rise, numbers written as simple values, and more than 64 entries in a list. Numbers need not be in their shortest form.
 // The size of the payload is for the caller to check.
 func DecodeFrame(body []byte, f *Frame) error {
 	*f = Frame{}
@@ -327,6 +333,11 @@ func decodeFrameMap(body []byte, f *Frame) (int, error) {
 			f.Online = Flag(v)
 		case 28:
 			f.Since, err = c.uint(1<<64 - 1)
+		case 29:
+			v, err = c.uint(0xffffffff)
+			f.Missed = uint32(v)
+		case 30:
+			f.MissedIDs, err = c.texts()
 		default:
 			err = c.skip(1)
 		}
@@ -354,6 +365,10 @@ func (f *Frame) Clone() *Frame {
 	g.IDs = slices.Clone(f.IDs)
 	for i, id := range g.IDs {
 		g.IDs[i] = strings.Clone(id)
+	}
+	g.MissedIDs = slices.Clone(f.MissedIDs)
+	for i, id := range g.MissedIDs {
+		g.MissedIDs[i] = strings.Clone(id)
 	}
 	g.Payload = slices.Clone(f.Payload)
 	return &g

@@ -94,6 +94,8 @@ func appendJSONTail(w *jsonWriter, f *Frame) {
 		w.b = strconv.AppendBool(w.b, f.Online != 0)
 	}
 	w.big("since", f.Since)
+	w.number("missed", uint64(f.Missed))
+	w.texts("missed_ids", f.MissedIDs)
 	if utf8.Valid(f.Payload) {
 		w.text("payload", string(f.Payload))
 	} else {
@@ -234,6 +236,10 @@ func unmarshalFrameJSON(b []byte, f *Frame) error {
 	}
 	r.flag("online", &f.Online)
 	r.big("since", &f.Since)
+	r.number("missed", &f.Missed)
+	if raw := r.get("missed_ids"); raw != nil && json.Unmarshal(raw, &f.MissedIDs) != nil {
+		r.fail("missed_ids", "want an array of strings")
+	}
 	r.payload(&f.Payload)
 	return r.err
 }

@@ -145,6 +145,9 @@ func (f *Frame) fields(fromClient bool) error {
 	if len(f.IDs) > 0 && (f.Type != TypeWatch && f.Type != TypeUnwatch || len(f.Groups) > 0 || len(f.Addrs) > 0 || f.Text != "") { // together they might be too long
 		return errors.New("ids is not allowed here")
 	}
+	if (f.Missed != 0 || len(f.MissedIDs) > 0) && (f.Type != TypeResult || f.Token != "" || len(f.Addrs) > 0) { // together they might be too long
+		return errors.New("missed is not allowed here")
+	}
 	if len(f.Groups) > 0 && (f.Type != TypeLogin || len(f.Addrs) > 0 || f.Text != "") { // the three together might be too long
 		return errors.New("groups is not allowed here")
 	}
@@ -176,6 +179,11 @@ func (f *Frame) ids() error {
 	for _, id := range f.IDs {
 		if err := (ClientID{ID: id}).Validate(); err != nil {
 			return fmt.Errorf("ids: %w", err)
+		}
+	}
+	for _, id := range f.MissedIDs {
+		if err := (ClientID{ID: id}).Validate(); err != nil {
+			return fmt.Errorf("missed_ids: %w", err)
 		}
 	}
 	for _, id := range [...]struct{ field, id string }{{"client", f.Client}, {"from", f.From}} {
@@ -228,6 +236,9 @@ func (f *Frame) sizes() error {
 	}
 	if n := WatchIDs(f.IDs); n < len(f.IDs) {
 		return fmt.Errorf("ids has %d entries: at most %d of %d bytes together; watch the others with another frame", len(f.IDs), MaxWatchIDs, MaxWatchBytes)
+	}
+	if n := len(f.MissedIDs); n > MaxMissedIDs {
+		return fmt.Errorf("missed_ids has %d entries: at most %d", n, MaxMissedIDs)
 	}
 	for _, g := range f.Groups {
 		if err := ToGroup.ValidateTo(g); err != nil {

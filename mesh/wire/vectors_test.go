@@ -79,6 +79,7 @@ func TestFrameVectors(t *testing.T) {
 		{"send to a group", Frame{Type: TypeSend, Kind: ToGroup, To: "lobby", ID: 3, Ack: AckOwner, TimeoutMS: 5000, Payload: []byte("hello")}},
 		{"deliver to a member", Frame{Type: TypeDeliver, From: "alice", Kind: ToGroup, To: "lobby", Instance: 0x0123456789abcdef, ID: 3, Epoch: 43, Payload: []byte("hello")}},
 		{"result: 9998 members reached", Frame{Type: TypeResult, ID: 3, Code: Delivered, Count: 9998}},
+		{"result: 9998 members reached, two did not acknowledge it in time", Frame{Type: TypeResult, ID: 3, Code: Delivered, Count: 9998, Missed: 2, MissedIDs: []string{"bob", "größe/web"}}},
 		{"send to all", Frame{Type: TypeSend, Kind: ToAll, ID: 4, Payload: []byte("hello")}},
 		{"send to all but oneself", Frame{Type: TypeSend, Kind: ToOthers, ID: 5, Payload: []byte("hello")}},
 		{"send to everybody whose id begins with bot-", Frame{Type: TypeSend, Kind: ToPrefix, To: "bot-", ID: 6, Payload: []byte("hello")}},

@@ -25,6 +25,7 @@ const (
 const (
 	HealthOK       = "ok"
 	HealthDegraded = "degraded"  // it works, but a fault is missing before it does not, or some node is not well
+	HealthElecting = "electing"  // no leader at the moment, and for no longer than an election may take: nothing is agreed until there is one
 	HealthNoQuorum = "no_quorum" // nothing can be agreed: no logins, no linearizable reads
 )
 
@@ -110,7 +111,7 @@ type ClusterStatus struct {
 	PossibleLevel uint32   `json:"possible_level"` // that every node which is up can do; 0: not known
 	HeldBackBy    []string `json:"held_back_by"`   // nodes but for which it would be higher
 	Settings      Settings `json:"settings"`
-	Health        string   `json:"health"`   // HealthOK, HealthDegraded, HealthNoQuorum
+	Health        string   `json:"health"`   // HealthOK, HealthDegraded, HealthElecting, HealthNoQuorum
 	Problems      []string `json:"problems"` // each with what to do; empty when health is ok
 }
 
@@ -361,6 +362,9 @@ type SendResult struct {
 	Count  uint32    `json:"count"` // recipients reached, of a message to many
 	RTTUS  uint32    `json:"rtt_us"`
 	ID     string    `json:"id"` // wire.MessageID as text
+
+	Missed    uint32   `json:"missed"`               // of a message to many: recipients that refused it or did not acknowledge it in time
+	MissedIDs []string `json:"missed_ids,omitempty"` // client ids of some of them, 16 at most
 }
 
 // TokenGrants are patterns of what the client of a token may send to and join, such as "user:*" and "group:room-*". Nil: the
@@ -378,7 +382,7 @@ type ClientToken struct {
 // Readiness says whether the node should be sent new clients.
 type Readiness struct {
 	Ready   bool     `json:"ready"`
-	Reasons []string `json:"reasons"` // why not: no quorum, not caught up, no lease, draining, disk nearly full
+	Reasons []string `json:"reasons"` // why not: electing, no quorum, not caught up, no lease, draining, disk nearly full
 }
 
 // VersionInfo names the build.

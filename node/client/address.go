@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -102,10 +103,11 @@ func resolveTold(told string, from address) (address, bool) {
 type addressBook struct {
 	configured []address
 	learned    []address // newest first
+	random     func() float64
 }
 
-func newAddressBook(addrs []string) (addressBook, error) {
-	var b addressBook
+func newAddressBook(addrs []string, random func() float64) (addressBook, error) {
+	b := addressBook{random: random}
 	for i, s := range addrs {
 		a, err := parseAddress(s)
 		if err != nil {
@@ -144,13 +146,35 @@ func (b *addressBook) learn(told []string, from address) []address {
 // all is every address once, the configured ones first.
 func (b *addressBook) all() []address { return slices.Concat(b.configured, b.learned) }
 
+// spread is all in random order: thousands of clients that lose the same node must not all come to the one that follows it in
+// everybody's list.
+func (b *addressBook) spread() []address { return b.shuffle(b.all()) }
+
+func (b *addressBook) shuffle(as []address) []address {
+	type drawn struct {
+		a address
+		n float64
+	}
+	draws := make([]drawn, len(as))
+	for i, a := range as {
+		draws[i] = drawn{a, b.random()}
+	}
+	slices.SortStableFunc(draws, func(x, y drawn) int { return cmp.Compare(x.n, y.n) })
+	out := make([]address, len(as))
+	for i, d := range draws {
+		out[i] = d.a
+	}
+	return out
+}
+
 // plan is the order of one round of logins after something ended at from. told comes first unless the same node is to be
-// tried again; then those that follow from in the list; from itself is first (RetryHere) or last.
+// tried again, in the order told; then all the others in random order; from itself is first (RetryHere) or last.
 func (b *addressBook) plan(from address, class wire.Class, told []address) []address {
 	all := b.all()
 	if i := slices.Index(all, from); i >= 0 {
 		all = slices.Concat(all[i+1:], all[:i])
 	}
+	all = b.shuffle(all)
 	var out []address
 	add := func(as ...address) {
 		for _, a := range as {

@@ -67,12 +67,12 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err := assigned(ctx, &cfg); err != nil {
 		return nil, err
 	}
-	book, err := newAddressBook(cfg.Addrs)
-	if err != nil {
-		return nil, err
-	}
 	if cfg.random == nil {
 		cfg.random = rand.Float64
+	}
+	book, err := newAddressBook(cfg.Addrs, cfg.random)
+	if err != nil {
+		return nil, err
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger.With("client", cfg.Client), id: wire.ClientID{Tenant: cfg.Tenant, ID: cfg.Client},

@@ -14,9 +14,11 @@ import (
 
 // Config is everything Dial needs. Only Addrs (or AssignFrom) and Client are required.
 type Config struct {
-	// Addrs are the nodes' client addresses, tried in this order and then all over again: "host:port" for TCP,
+	// Addrs are the nodes' client addresses, tried in this order and then all over again until the first login; when a session is
+	// lost, those that its node named come first, in the order told, and then all the others in random order, so that the
+	// clients of a node that fails spread over those that are left. "host:port" for TCP,
 	// "tls://host:port" for TCP with TLS, "ws://host:port" or "wss://host:port" for WebSocket (path /v1/ws unless one is
-	// given). Addresses that the cluster tells are tried after these; these always stay.
+	// given). Addresses that the cluster tells are added to these; these always stay.
 	Addrs []string
 
 	// AssignFrom are nodes' WebSocket ports, "http://host:port" or "https://host:port", one of which is asked before the first login

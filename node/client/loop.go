@@ -33,6 +33,7 @@ type loop struct {
 	stopping bool
 	bye      bool // said, and to be written
 	byeBy    int64
+	welcomed bool // there was a session
 }
 
 type eventKind uint8
@@ -204,6 +205,9 @@ func (c *Client) login() {
 	if len(l.plan) == 0 {
 		l.tried = nil
 		l.plan = l.book.all()
+		if l.welcomed { // from then on those who lost the same node come at the same time
+			l.plan = l.book.spread()
+		}
 		if l.cur != nil && len(l.plan) > 1 { // it sent us away
 			l.plan = slices.DeleteFunc(l.plan, func(a address) bool { return a == l.cur.addr })
 		}
@@ -258,7 +262,7 @@ func (c *Client) welcome(s *session, addrs []string) {
 	l.next, l.dueAt = nil, never
 	l.plan, l.tried, l.here = nil, nil, 0
 	l.book.learn(addrs, s.addr)
-	s.up, s.since = true, c.now()
+	s.up, s.since, l.welcomed = true, c.now(), true
 	s.state = arriving
 	if old := l.cur; old != nil {
 		old.state = superseded

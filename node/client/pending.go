@@ -135,12 +135,17 @@ func (c *Client) settle(s *session, f *wire.Frame) {
 	}
 	late := p == nil && c.late.remove(f.ID)
 	c.mu.Unlock()
+	r := Result{Code: f.Code, Count: int(f.Count), Missed: int(f.Missed), Retry: time.Duration(f.RetryMS) * time.Millisecond, Text: cloneText(f.Text), Owner: s.nodeName(f.Node)}
+	for _, id := range f.MissedIDs {
+		r.MissedIDs = append(r.MissedIDs, cloneText(id))
+	}
 	switch {
 	case p != nil:
-		c.finish(p, Result{Code: f.Code, Count: int(f.Count), Retry: time.Duration(f.RetryMS) * time.Millisecond, Text: cloneText(f.Text), Owner: s.nodeName(f.Node)})
+		c.finish(p, r)
 	case late, f.Code == wire.Delivered, f.Code == wire.Accepted:
 	default:
-		c.refused(Result{Code: f.Code, Count: int(f.Count), Retry: time.Duration(f.RetryMS) * time.Millisecond, Text: cloneText(f.Text), Owner: s.nodeName(f.Node), ID: wire.MessageID{Instance: c.Instance(), Counter: f.ID}})
+		r.ID = wire.MessageID{Instance: c.Instance(), Counter: f.ID}
+		c.refused(r)
 	}
 }
 

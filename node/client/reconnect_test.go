@@ -201,7 +201,7 @@ func TestToldAddresses(t *testing.T) {
 }
 
 func TestConfiguredAddressesRemain(t *testing.T) {
-	b, err := newAddressBook([]string{"a:1", "tls://b:1"})
+	b, err := newAddressBook([]string{"a:1", "tls://b:1"}, func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}

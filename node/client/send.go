@@ -13,13 +13,17 @@ import (
 // Result is how a send ended.
 type Result struct {
 	Code  wire.Code
-	Text  string         // for people, often empty
-	Owner string         // the name of the node that delivered it, if there is one
-	Count int            // how many recipients were reached, of a message to many; what is not Delivered may have reached some too
-	RTT   time.Duration  // from the call to the result
-	Retry time.Duration  // with RateLimited: not before this is over
-	ID    wire.MessageID // of the message
-	err   error
+	Text  string // for people, often empty
+	Owner string // the name of the node that delivered it, if there is one
+	Count int    // how many recipients were reached, of a message to many; what is not Delivered may have reached some too
+	// Missed is how many others there were, of a message to many: they refused it, ended before they had it, or did not do in time
+	// what was asked for. MissedIDs are some of them, 16 at most. With AckNone nobody counts.
+	Missed    int
+	MissedIDs []string
+	RTT       time.Duration  // from the call to the result
+	Retry     time.Duration  // with RateLimited: not before this is over
+	ID        wire.MessageID // of the message
+	err       error
 }
 
 // Err is nil for Delivered, Accepted and None (an ack=none message that was taken), otherwise an error that holds a

@@ -85,6 +85,24 @@ func (s *Session) castLocked(c *Cast, f *wire.Frame, now time.Duration) (wire.Co
 	return wire.None, notes
 }
 
+// Awaits says that the outcome of a message which this session was given is still open: it lies in the queue, or its client has
+// not acknowledged it. It costs a lock and a look-up.
+func (s *Session) Awaits(id wire.MessageID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unacked[id] != nil {
+		return true
+	}
+	if from := s.dedupe.peers[id.Instance]; from != nil {
+		for i := len(from.seen) - 1; i >= 0 && from.seen[i].counter >= id.Counter; i-- {
+			if from.seen[i].counter == id.Counter {
+				return from.seen[i].p != nil
+			}
+		}
+	}
+	return false
+}
+
 // encode gives a chunk of shared frames its bytes, right before it is written.
 func (c *chunk) encode(by conn, epoch wire.Epoch) {
 	if c.lazy == 0 {
@@ -105,9 +123,9 @@ func (s *Session) Left(group string, code wire.Code, text string) {
 	s.control(&wire.Frame{Type: wire.TypeLeave, To: group, Code: code, Text: clip(text)})
 }
 
-// Reached is Result for what went to many: count is how many of them were reached.
-func (s *Session) Reached(counter uint64, code wire.Code, count uint32, text string) {
-	f := wire.Frame{Type: wire.TypeResult, ID: counter, Code: code, Count: count, Text: clip(text)}
+// Reached is Result for what went to many: count is how many of them were reached, missed who was not.
+func (s *Session) Reached(counter uint64, code wire.Code, count uint32, missed wire.Missed, text string) {
+	f := wire.Frame{Type: wire.TypeResult, ID: counter, Code: code, Count: count, Missed: missed.Count, MissedIDs: missed.IDs, Text: clip(text)}
 	if !s.control(&f) {
 		s.g.st.drop(DropResult, 1)
 	}

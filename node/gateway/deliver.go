@@ -113,7 +113,7 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 	c.buf = b
 	var p *pending
 	if mutate.DeliveredOnAccept && m.Ack != wire.AckNone {
-		notes = append(notes, note{waiter{to, m.Ref}, wire.Delivered})
+		notes = append(notes, note{waiter: waiter{to, m.Ref}, code: wire.Delivered})
 	} else if m.Ack != wire.AckNone {
 		p = s.awaitLocked(wire.MessageID{Instance: m.Instance, Counter: m.Counter}, m.Ack, waiter{to, m.Ref}, expires)
 	}
@@ -191,9 +191,13 @@ func (s *Session) resolveLocked(p *pending, code wire.Code, notes []note) []note
 		delete(s.unacked, p.id)
 	}
 	s.dedupe.resolved(p, code)
-	notes = append(notes, note{waiter{p.to, p.ref}, code})
+	by := s
+	if code == wire.Delivered {
+		by = nil
+	}
+	notes = append(notes, note{waiter{p.to, p.ref}, code, by})
 	for _, w := range p.more {
-		notes = append(notes, note{w, code})
+		notes = append(notes, note{w, code, by})
 	}
 	p.more = nil
 	return notes

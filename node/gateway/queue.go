@@ -36,14 +36,28 @@ type waiter struct {
 	ref uint64
 }
 
+// ReceiptBy is a Receipt of a message to many that wants to know who did not get it: Missed takes the place of Receipt for every
+// code but Delivered.
+type ReceiptBy interface {
+	Receipt
+	Missed(client wire.ClientID, ref uint64, code wire.Code)
+}
+
 // note is a receipt to be given once no lock is held.
 type note struct {
 	waiter
 	code wire.Code
+	by   *Session // whose end of the message it is; nil if it was delivered, or nobody can want to know
 }
 
 func tell(notes []note) {
 	for _, n := range notes {
+		if n.by != nil {
+			if to, ok := n.to.(ReceiptBy); ok {
+				to.Missed(n.by.Client(), n.ref, n.code)
+				continue
+			}
+		}
 		n.to.Receipt(n.ref, n.code)
 	}
 }

@@ -76,7 +76,7 @@ export function codeClass(code: number): CodeClass;
 export interface Config {
   /** Client id to log in as, 1 to 255 bytes. */
   client: string;
-  /** Nodes' WebSocket addresses, `host:port`, `ws://…` or `wss://…`, tried in this order. Default: where the page came from. */
+  /** Nodes' WebSocket addresses, `host:port`, `ws://…` or `wss://…`, tried in this order until the first login, later in random order. Default: where the page came from. */
   addrs?: string[];
   /** Only honoured by nodes in development mode; otherwise the token says it. */
   tenant?: string;
@@ -145,6 +145,10 @@ export interface Result {
   node: string;
   /** Recipients reached, of a message to many. */
   count: number;
+  /** How many others there were, of a message to many: they refused it, ended before they had it, or did not acknowledge it in time. */
+  missed: number;
+  /** Some of them, 16 at most. */
+  missedIds: string[];
   text: string;
   rtt: number;
 }

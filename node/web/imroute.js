@@ -249,7 +249,8 @@ const secure = (url) => url.startsWith("wss:");
 
 class AddressBook {
   learned = []; // newest first
-  constructor(said, scheme) {
+  constructor(said, scheme, random) {
+    this.random = random;
     this.configured = [];
     for (const s of said) {
       const a = parseAddress(String(s), scheme);
@@ -272,11 +273,17 @@ class AddressBook {
   all() {
     return [...this.configured, ...this.learned];
   }
+  /** In random order: the clients of a node that fails must not all come to the one that follows it in everybody's list. */
+  shuffle(all) {
+    const draws = all.map((a) => [a, this.random()]);
+    return draws.sort((x, y) => x[1] - y[1]).map(([a]) => a);
+  }
   /** The order of one round of logins after something ended at from, which is first (retry-here) or last. */
   plan(from, cls, told) {
     let all = this.all();
     const i = all.indexOf(from);
     if (i >= 0) all = [...all.slice(i + 1), ...all.slice(0, i)];
+    all = this.shuffle(all);
     const order = cls === "retry-here" ? [...all, ...told] : [...told, ...all];
     const rest = [...new Set(order)].filter((a) => a !== from);
     return cls === "retry-here" ? [from, ...rest] : [...rest, from];
@@ -364,6 +371,7 @@ export class Client {
   // where and when to log in
   #book;
   #plan = [];
+  #welcomed = false; // there was a session: from then on those who lost the same node come at the same time
   #tried = [];
   #attempt = 0;
   #failures = 0;
@@ -414,7 +422,7 @@ export class Client {
     const scheme = globalThis.location?.protocol === "https:" ? "wss" : "ws";
     const addrs = cfg.addrs ?? (globalThis.location?.host ? [globalThis.location.host] : []);
     if (addrs.length === 0) throw new TypeError("addrs is empty: name at least one node, as host:port or wss://host:port");
-    this.#book = new AddressBook(addrs, scheme);
+    this.#book = new AddressBook(addrs, scheme, () => this.#env.random());
     this.#cfg = {
       client: cfg.client,
       tenant: cfg.tenant ?? "",
@@ -544,7 +552,7 @@ export class Client {
       if (ack !== "none") {
         if (this.#inFlight++ === 0) this.#askingSince = now;
       } else {
-        resolve({ code: 0, reason: "none", id: p.id, node: "", count: 0, text: "", rtt: 0 });
+        resolve({ code: 0, reason: "none", id: p.id, node: "", count: 0, missed: 0, missedIds: [], text: "", rtt: 0 });
       }
       this.#soonest = Math.min(this.#soonest, p.deadline);
       this.#unsent.push(p);
@@ -759,7 +767,7 @@ export class Client {
   #login(now) {
     if (this.#plan.length === 0) {
       this.#tried = [];
-      this.#plan = this.#book.all();
+      this.#plan = this.#welcomed ? this.#book.shuffle(this.#book.all()) : this.#book.all();
       if (this.#cur && this.#plan.length > 1) this.#plan = this.#plan.filter((a) => a !== this.#cur.addr); // it sent us away
     }
     const addr = this.#plan.shift();
@@ -883,7 +891,7 @@ export class Client {
     this.#plan = [];
     this.#tried = [];
     this.#here = 0;
-    s.up = true;
+    s.up = this.#welcomed = true;
     s.since = this.#env.now();
     s.phase = "arriving";
     if (this.#cur) {
@@ -1127,13 +1135,13 @@ export class Client {
     return true;
   }
 
-  #settle(p, code, { node = "", count = 0, text: said = "", cause } = {}) {
+  #settle(p, code, { node = "", count = 0, missed = 0, missedIds = [], text: said = "", cause } = {}) {
     if (!this.#drop(p)) return;
     if (p.ack !== "none" && p.tries && (code === codes.timeout || code === codes.unavailable)) {
       this.#late.add(p.id);
       if (this.#late.size > MAX_LATE) this.#late.delete(this.#late.values().next().value);
     }
-    const result = { code, reason: codeName(code), id: p.id, node, count, text: said, rtt: this.#env.now() - p.start };
+    const result = { code, reason: codeName(code), id: p.id, node, count, missed, missedIds, text: said, rtt: this.#env.now() - p.start };
     if (p.ack === "none") return void this.#emit("refused", result).forEach(quiet);
     if (code === codes.delivered || code === codes.accepted) return p.resolve(result);
     const err = new ImrouteError(code, said, cause === undefined ? undefined : { cause });
@@ -1163,7 +1171,7 @@ export class Client {
       return null;
     }
     const p = this.#pending.get(id);
-    const said = { node: text(f.node), count: number(f.count), text: text(f.text) };
+    const said = { node: text(f.node), count: number(f.count), missed: number(f.missed), missedIds: texts(f.missed_ids), text: text(f.text) };
     if (p) this.#settle(p, code, said);
     else if (this.#late.delete(id)) return null;
     else if (code !== codes.delivered && code !== codes.accepted) this.#emit("refused", { code, reason: codeName(code), id, ...said, rtt: 0 }).forEach(quiet);

@@ -156,9 +156,9 @@ const tests = {
     equal(w.last.take("send"), { type: "send", id: "2", to: "", kind: "all", ack: "owner", payload_b64: "Af8=", timeout_ms: 700 });
     await w.clock.advance(40);
     w.last.say({ type: "result", id: "2", code: m.codes.offline });
-    w.last.say({ type: "result", id: "1", code: 1, node: "n2", count: 3 });
+    w.last.say({ type: "result", id: "1", code: 1, node: "n2", count: 3, missed: 2, missed_ids: ["bob", "eve/web"] });
     await w.clock.settle();
-    equal(a.value, { code: 1, reason: "delivered", id: "1", node: "n2", count: 3, text: "", rtt: 40 });
+    equal(a.value, { code: 1, reason: "delivered", id: "1", node: "n2", count: 3, missed: 2, missedIds: ["bob", "eve/web"], text: "", rtt: 40 });
     ok(b.error instanceof m.ImrouteError && b.error.reason === "offline" && b.error.class === "final" && b.error.result.id === "2", "offline");
     for (const [args, reason] of [
       [["", "x"], "bad_request"],
