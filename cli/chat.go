@@ -27,6 +27,7 @@ func newChatCmd(a *app) *cobra.Command {
 		Long: "Chat joins a room, tells who comes and goes, prints what others say and sends each line of its input to them.\n" +
 			"In development mode every node has a page for the same rooms on its WebSocket port: http://127.0.0.1:7902/\n\n" +
 			"A line \"/who\" lists who is here, \"/quit\" leaves, and so does the end of the input unless --stay is given.\n" +
+			"\"/help\" lists the commands; a line that begins with \"//\" is sent with one \"/\".\n" +
 			"With --output json each event is one object a line.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
@@ -90,7 +91,7 @@ func (o *chatOptions) chatState(room *chatRoom, s client.State) {
 	case client.Waiting:
 		room.told(chatEvent{Event: "waiting", Addr: s.Addr, Reason: short(s.Left)})
 	case client.Closed:
-		if s.Code == wire.Superseded && s.Retrying {
+		if s.Retrying && (s.Code == wire.Superseded || s.Code == wire.Draining && s.After == 0) {
 			return // our own next session took over
 		}
 		if s.Retrying && room.lost() {
@@ -149,27 +150,36 @@ func (o *chatOptions) hearAll(ctx context.Context, c *client.Client, room *chatR
 }
 
 // sayAll sends line after line. It returns io.EOF at the end of the input, nil for /quit.
-func (o *chatOptions) sayAll(ctx context.Context, c *client.Client, room *chatRoom, lines *chatLines) error {
+func (o *chatOptions) sayAll(ctx context.Context, c chatSayer, room *chatRoom, lines *chatLines) error {
 	for {
 		line, err := lines.next(ctx)
 		if err != nil {
 			return err
 		}
 		text := strings.TrimRight(line, "\r\n")
-		switch strings.TrimSpace(text) {
-		case "":
+		words := strings.Fields(text)
+		switch {
+		case len(words) == 0:
 			continue
-		case "/quit":
+		case strings.HasPrefix(words[0], "//"):
+			text = strings.Replace(text, "//", "/", 1)
+		case words[0] == "/quit":
 			return nil
-		case "/who":
+		case words[0] == "/who":
 			room.told(chatEvent{Event: "who", Text: "here: " + strings.Join(room.here(), ", ")})
+			continue
+		case words[0] == "/help":
+			room.told(chatEvent{Event: "help", Text: "/who lists who is here, /quit leaves; //… sends a line that begins with /"})
+			continue
+		case words[0][0] == '/':
+			room.told(chatEvent{Event: "unknown", Text: "unknown command " + words[0] + ", /help lists them (//… sends a line that begins with /)"})
 			continue
 		}
 		if len(text) > chatMaxText {
 			room.told(chatEvent{Event: "unsent", Text: text[:40] + "…", Reason: wire.TooLarge.String()})
 			continue
 		}
-		reached, err := room.say(ctx, c, text, o.timeout)
+		reached, err := o.say(ctx, c, room, text)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -181,6 +191,25 @@ func (o *chatOptions) sayAll(ctx context.Context, c *client.Client, room *chatRo
 			room.told(chatEvent{Event: "unsent", Text: text, Reason: reason})
 		case reached == 0:
 			room.told(chatEvent{Event: "alone", Text: "nobody else is here"})
+		}
+	}
+}
+
+// say sends a line and waits for the result. One that the sender's limit refuses is sent again, within --timeout: announcing oneself
+// may have used the limit up.
+func (o *chatOptions) say(ctx context.Context, c chatSayer, room *chatRoom, text string) (reached int, err error) {
+	until := time.Now().Add(o.timeout)
+	for slowed := false; ; slowed = true {
+		res, err := room.say(ctx, c, text, o.timeout)
+		again := max(res.Retry, 100*time.Millisecond)
+		if w, ok := asWire(err); !ok || w.Code != wire.RateLimited || time.Now().Add(again).After(until) {
+			return max(0, res.Count-1), err // without this client
+		}
+		if !slowed {
+			room.told(chatEvent{Event: "slowed", Text: "you send more than you may: this goes out as soon as the limit lets it", Reason: wire.RateLimited.String()})
+		}
+		if pause(ctx, again) != nil {
+			return 0, err
 		}
 	}
 }

@@ -37,7 +37,7 @@ type chatFrame struct {
 
 // chatEvent is what happened in a room: one line of "chat --output json".
 type chatEvent struct {
-	Event  string `json:"event"` // entered, moved, lost, closed: oneself; joined, here, changed, said, left, gone: somebody; unsent
+	Event  string `json:"event"` // entered, moved, lost, closed: oneself; joined, here, changed, said, left, gone: somebody; unsent, unheard, slowed: what was sent; who, help, unknown: an answer
 	Name   string `json:"name,omitempty"`
 	Node   string `json:"node,omitempty"`
 	Addr   string `json:"addr,omitempty"`
@@ -50,6 +50,11 @@ type chatEvent struct {
 // chatSender is the part of the SDK that a room needs.
 type chatSender interface {
 	SendToAsync(to client.Address, payload []byte, ack wire.AckMode, timeout time.Duration, done func(client.Result)) (wire.MessageID, error)
+}
+
+// chatSayer is the part that waits for the result.
+type chatSayer interface {
+	SendTo(ctx context.Context, to client.Address, payload []byte, opts ...client.SendOption) (client.Result, error)
 }
 
 type chatPerson struct {
@@ -108,11 +113,19 @@ func (r *chatRoom) castLocked(f chatFrame) { r.sendLocked(client.ToGroup(r.group
 // sendLocked sends without waiting. What is lost here comes again, or is asked for; but who comes in is to be heard by everybody
 // who did so before, and for that the cluster has to be asked.
 func (r *chatRoom) sendLocked(to client.Address, f chatFrame) {
-	ack := wire.AckNone
+	ack, done := wire.AckNone, (func(client.Result))(nil)
 	if f.Type == "join" {
-		ack = wire.AckOwner
+		ack, done = wire.AckOwner, r.announced
 	}
-	_, _ = r.c.SendToAsync(to, r.encode(f, r.node, r.addr), ack, 0, nil)
+	_, _ = r.c.SendToAsync(to, r.encode(f, r.node, r.addr), ack, 0, done)
+}
+
+// announced takes how the message ended that said that this client came in. If it was refused, the others learn of it by what it says.
+func (r *chatRoom) announced(res client.Result) {
+	switch res.Code {
+	case wire.RateLimited, wire.Forbidden, wire.Overloaded:
+		r.told(chatEvent{Event: "unheard", Reason: res.Code.String()})
+	}
 }
 
 func (r *chatRoom) encode(f chatFrame, node, addr string) []byte {
@@ -124,13 +137,12 @@ func (r *chatRoom) encode(f chatFrame, node, addr string) []byte {
 	return b
 }
 
-// say sends a line to the others and waits for the result. reached does not count this client.
-func (r *chatRoom) say(ctx context.Context, c *client.Client, text string, timeout time.Duration) (reached int, err error) {
+// say sends a line to the room and waits for the result, which counts this client as well.
+func (r *chatRoom) say(ctx context.Context, c chatSayer, text string, timeout time.Duration) (client.Result, error) {
 	r.mu.Lock()
 	payload := r.encode(chatFrame{Type: "say", Text: text}, r.node, r.addr)
 	r.mu.Unlock()
-	res, err := c.SendTo(ctx, client.ToGroup(r.group()), payload, client.WithTimeout(timeout))
-	return max(0, res.Count-1), err
+	return c.SendTo(ctx, client.ToGroup(r.group()), payload, client.WithTimeout(timeout))
 }
 
 // connected takes note of where this client is now.
@@ -326,6 +338,8 @@ func (e chatEvent) text() string {
 		s = "* " + e.Name + " left"
 	case "gone":
 		s = "* " + e.Name + " is gone (" + e.Reason + ")"
+	case "unheard":
+		s = "* the others were not told that you came in (" + e.Reason + ")"
 	case "unsent":
 		s = "* not sent: " + e.Text + " (" + e.Reason + ")"
 	case "said":

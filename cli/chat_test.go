@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -102,6 +104,7 @@ func TestChatSilence(t *testing.T) {
 		for _, name := range []string{"bob", "cat", "dan"} {
 			r.hear(name, false, []byte(`{"room":"lobby","type":"join","node":"n2"}`))
 		}
+		r.w.done = nil // of the hello
 		r.w.take()
 		r.shown = nil
 		r.askSilent(time.Now().Add(chatSilent))
@@ -154,6 +157,79 @@ func TestChatLines(t *testing.T) {
 			t.Errorf("got %v, want EOF", err)
 		}
 	}
+}
+
+// chatSaid takes lines, and refuses the first ones.
+type chatSaid struct {
+	refuse int
+	lines  []string
+}
+
+func (s *chatSaid) SendTo(_ context.Context, _ client.Address, payload []byte, _ ...client.SendOption) (client.Result, error) {
+	if s.refuse > 0 {
+		s.refuse--
+		return client.Result{Code: wire.RateLimited, Retry: 300 * time.Millisecond}, &wire.Error{Code: wire.RateLimited}
+	}
+	var f chatFrame
+	if err := json.Unmarshal(payload, &f); err != nil {
+		return client.Result{}, err
+	}
+	s.lines = append(s.lines, f.Text)
+	return client.Result{Code: wire.Delivered, Count: 2}, nil
+}
+
+// TestChatCommands: a slash begins a command, and what is none is not sent; two slashes send one.
+func TestChatCommands(t *testing.T) {
+	r := newChatRig()
+	r.shown = nil
+	o := &chatOptions{loginOptions: loginOptions{app: newApp(IOStreams{In: strings.NewReader("/foo bar\n //me waves\n/help\n/who\n  \nhello /quit\n/quit\nnot any more\n")})}}
+	o.timeout = time.Second
+	var said chatSaid
+	if err := o.sayAll(t.Context(), &said, r.chatRoom, o.openChatLines()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(said.lines, "|"); got != " /me waves|hello /quit" {
+		t.Errorf("sent %q", got)
+	}
+	if len(r.shown) != 3 || !strings.Contains(r.shown[0], "unknown command /foo, /help lists them") || !strings.Contains(r.shown[1], "/who lists") || !strings.Contains(r.shown[2], "here: ann") {
+		t.Errorf("%q", r.shown)
+	}
+}
+
+// TestChatUnderLimits: a hello that the limit refuses is told, and a line waits for the limit as long as it may.
+func TestChatUnderLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newChatRig()
+		r.shown = nil
+		r.w.done[0](client.Result{Code: wire.RateLimited})
+		r.expect("* the others were not told that you came in (rate_limited)")
+		r.announced(client.Result{Code: wire.Delivered})
+		r.expect("")
+		o := &chatOptions{loginOptions: loginOptions{app: newApp(IOStreams{In: strings.NewReader("one\ntwo\nthree\n")})}}
+		o.timeout = time.Second
+		said := chatSaid{refuse: 2}
+		lines := o.openChatLines()
+		next := func(refuse int) {
+			said.refuse = refuse
+			text, err := lines.next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = o.say(t.Context(), &said, r.chatRoom, strings.TrimSpace(text))
+			if (err == nil) != (refuse < 4) {
+				t.Errorf("after %d refusals: %v", refuse, err)
+			}
+		}
+		next(2)
+		r.expect("* you send more than you may: this goes out as soon as the limit lets it")
+		next(0)
+		r.expect("")
+		next(10)
+		r.shown = nil
+		if got := strings.Join(said.lines, "|"); got != "one|two" {
+			t.Errorf("sent %q", got)
+		}
+	})
 }
 
 func FuzzChatHear(f *testing.F) {

@@ -32,53 +32,6 @@ type loginOptions struct {
 	refused refusals
 }
 
-// refusals remembers why logins failed: the last reason alone would often be that of a node that is down.
-type refusals struct {
-	mu          sync.Mutex
-	unavailable *wire.Error // what a node said that cannot register anybody at the moment
-	reached     bool        // a node took the connection
-}
-
-// watch notes which nodes can be connected to.
-func (r *refusals) watch(dial dialFunc) dialFunc {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err == nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.reached = true
-		}
-		return c, err
-	}
-}
-
-type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// silent: a node was reached and said nothing in all the time there was, as one does that waits for the others' consent.
-func (r *refusals) silent(err error) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.reached && r.unavailable == nil && errors.Is(err, context.DeadlineExceeded)
-}
-
-func (r *refusals) note(s client.State) {
-	if s.Kind != client.Closed {
-		return
-	}
-	switch s.Code {
-	case wire.NoQuorum, wire.Unavailable, wire.NotReady, wire.LeaseLost, wire.LoginTimeout:
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.unavailable = &wire.Error{Code: s.Code, Text: s.Text}
-	}
-}
-
-func (r *refusals) get() *wire.Error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.unavailable
-}
-
 func (o *loginOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.as, "as", "", "client id to log in as")
 	c.Flags().StringVar(&o.tenant, "tenant", "", "tenant of the client")
@@ -221,14 +174,21 @@ func (o *loginOptions) ownToken(ctx context.Context, cfg *client.Config, api tar
 func (o *loginOptions) dial(ctx context.Context, cfg client.Config) (*client.Client, error) {
 	login, cancel := o.bounded(ctx)
 	defer cancel()
+	login, giveUp := context.WithCancelCause(login)
+	defer giveUp(nil)
+	o.refused.expect(cfg.Addrs, giveUp)
+	var tasks sync.WaitGroup
+	tasks.Go(func() { o.askAfterSilence(login, cfg) })
 	c, err := client.Dial(login, cfg)
+	giveUp(nil)
+	tasks.Wait()
 	switch {
 	case err == nil:
 		return c, nil
 	case interrupted(ctx):
 		return nil, errInterrupted
 	}
-	return nil, o.loginError(cfg, err)
+	return nil, o.loginError(ctx, cfg, err)
 }
 
 // unlessInterrupted is for commands that Ctrl-C is meant to end.
@@ -264,45 +224,6 @@ func (o *loginOptions) ended(err error) error {
 
 // anonymous is a client id that nobody else has.
 func anonymous() string { return fmt.Sprintf("imctl-%08x", uint32(wire.NewID())) }
-
-// loginError explains why a login failed.
-func (o *loginOptions) loginError(cfg client.Config, err error) error {
-	where := strings.Join(cfg.Addrs, ", ")
-	if w := o.refused.get(); w != nil {
-		f := codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": "+w.Error(), o.noLoginHint())
-		f.cause = w
-		return f
-	}
-	if o.refused.silent(err) {
-		return codeError(wire.Unavailable, "cannot log in as "+o.as+" at "+where+": no node could register it within "+o.timeout.String(),
-			o.noLoginHint())
-	}
-	w, ok := asWire(err)
-	if !ok {
-		f := asFailure(err, o.timeout.String())
-		f.text = "cannot log in as " + o.as + " at " + where + ": " + err.Error()
-		if f.code == "timeout" || f.hint == "" {
-			f.hint = o.staleHint(cfg)
-		}
-		return f
-	}
-	f := codeError(w.Code, w.Text, "")
-	f.text = "cannot log in as " + o.as + " at " + where + ": " + f.text
-	switch w.Code {
-	case wire.BadToken, wire.TokenExpired:
-		f.hint = "give a token with --client-token (\"" + o.program() + " client token " + o.as + "\" makes one, unless the nodes check tokens with keys of your own)"
-	case wire.AlreadyOnline:
-		f.hint = "this cluster refuses a second login under one id: \"" + o.program() + " route kick " + o.as + "\" ends the first"
-	case wire.ConnectionLost, wire.Timeout, wire.LoginTimeout:
-		f.hint = o.staleHint(cfg)
-	}
-	return f
-}
-
-// noLoginHint: who gets no answer to a login cannot tell a cluster without a majority from nodes that hang.
-func (o *loginOptions) noLoginHint() string {
-	return "\"" + o.program() + " cluster health\" says which it is: start enough voters to have a majority; if there is one, these nodes hang: restart them, or name others with --addr"
-}
 
 func (o *loginOptions) staleHint(cfg client.Config) string {
 	if c, ok, err := o.currentContext(); err == nil && ok && len(o.addrs) == 0 && len(c.Client) > 0 && slices.Contains(c.Client, cfg.Addrs[0]) {

@@ -26,10 +26,14 @@ type clientSendOptions struct {
 // address is what the flags say.
 func (o *clientSendOptions) address() (to client.Address, who string, err error) {
 	var kind wire.Kind
-	n := 0
-	pick := func(given bool, k wire.Kind, id string, a client.Address) {
-		if given {
-			n++
+	var given []string
+	pick := func(is bool, k wire.Kind, id string, a client.Address) {
+		if is {
+			flag := "--" + k.String()
+			if k == wire.ToClient {
+				flag = "--to"
+			}
+			given = append(given, flag)
 			kind, who, to = k, id, a
 		}
 	}
@@ -39,8 +43,11 @@ func (o *clientSendOptions) address() (to client.Address, who string, err error)
 	pick(o.prefix != "", wire.ToPrefix, o.prefix, client.ToPrefix(o.prefix))
 	pick(o.all, wire.ToAll, "", client.ToAll())
 	pick(o.others, wire.ToOthers, "", client.ToOthers())
-	if n != 1 {
+	switch {
+	case len(given) == 0:
 		return to, who, usage("", "--to is missing: name one of --to CLIENT, --user USER, --group GROUP, --prefix PREFIX, --all, --others")
+	case len(given) > 1:
+		return to, who, usage("send once for each", "%s: choose one, a message has one address", strings.Join(given, " and "))
 	}
 	if err := kind.ValidateTo(who); err != nil {
 		return to, who, usage("", "%w", err)

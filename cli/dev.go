@@ -345,6 +345,11 @@ func (d *dev) watch(ctx context.Context) error {
 			return nil
 		case i := <-d.died:
 			d.logs.say("%s ended: %s", d.plan[i].name, d.children[i].reason())
+			if d.gone(ctx, i) {
+				d.logs.say("%s left the cluster or was removed from it: it cannot come back with its data", d.plan[i].name)
+				d.logs.say("a new node takes its place with: %s", d.replaceCommand(i))
+				continue
+			}
 			if !d.restart {
 				d.logs.say("start it again with: %s", d.restartCommand(i))
 				if d.alive() == 0 {

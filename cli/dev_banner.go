@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -59,13 +61,31 @@ func (d *dev) suggestions() []string {
 
 // restartCommand starts node i again by hand.
 func (d *dev) restartCommand(i int) string {
-	args := append([]string{"node", "start"}, d.placeArgs(i)...)
-	for j, a := range args {
-		if strings.ContainsAny(a, " \t'\"$\\") {
-			args[j] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+	return d.program() + " " + quoted(append([]string{"node", "start"}, d.placeArgs(i)...))
+}
+
+// replaceCommand starts a new node, with the name and the addresses of node i, which is no member any more.
+func (d *dev) replaceCommand(i int) string {
+	for j, c := range d.children {
+		if c == nil || !c.running() {
+			continue
+		}
+		there := d.plan[j].addrs
+		return "rm -r " + quoted([]string{filepath.Join(d.cluster.Data, d.plan[i].name)}) + " && " + d.restartCommand(i) + " --join " + there.Mesh +
+			" --token \"$(" + d.program() + " cluster token create -q --addr " + there.Admin + ")\""
+	}
+	return d.program() + " dev"
+}
+
+// quoted joins words for a shell.
+func quoted(words []string) string {
+	out := slices.Clone(words)
+	for i, w := range out {
+		if strings.ContainsAny(w, " \t'\"$\\") {
+			out[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 		}
 	}
-	return d.program() + " " + strings.Join(args, " ")
+	return strings.Join(out, " ")
 }
 
 func plural(n int, one, many string) string {

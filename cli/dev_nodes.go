@@ -1,8 +1,12 @@
 package cli
 
 import (
+	"context"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"imroute/node/admin"
 )
 
 func (d *dev) alive() int {
@@ -103,4 +107,48 @@ func (d *dev) placeArgs(i int) []string {
 		"--dev", "--name", p.name, "--data", filepath.Join(d.cluster.Data, p.name),
 		"--mesh", p.addrs.Mesh, "--client", p.addrs.ClientTCP, "--client-ws", p.addrs.ClientWS, "--admin", p.addrs.Admin,
 	}, d.nodeFlags...)
+}
+
+// How long dev asks whether a node whose process ended is a member still: the others may hear a little later than it did itself
+// that it is none.
+const (
+	devGoneWait = 2 * time.Second
+	devGoneLook = time.Second // of a node that stopped in order and is still listed
+)
+
+// gone tells whether node i, whose process ended, is no member of the cluster any more, as the nodes that run see it. If nobody
+// can say, it is one.
+func (d *dev) gone(ctx context.Context, i int) bool {
+	var ask []string
+	for j, c := range d.children {
+		if c != nil && c.running() {
+			ask = append(ask, d.plan[j].addrs.Admin)
+		}
+	}
+	if len(ask) == 0 {
+		return false
+	}
+	c, err := admin.NewClient(admin.ClientConfig{Addrs: ask, Timeout: devGoneWait})
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, devGoneWait)
+	defer cancel()
+	for began := time.Now(); ; {
+		nodes, err := c.Nodes(ctx)
+		if err != nil {
+			return false
+		}
+		at := slices.IndexFunc(nodes, func(n admin.Node) bool { return n.Name == d.plan[i].name })
+		switch {
+		case at < 0:
+			return true
+		case d.children[i].err != nil, nodes[at].State == admin.StateDown, time.Since(began) > devGoneLook:
+			return false
+		}
+		if pause(ctx, devPoll) != nil {
+			return false
+		}
+	}
 }

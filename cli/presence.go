@@ -124,20 +124,36 @@ func (o *presenceWatchOptions) show(p client.Presence) error {
 	return o.printf("%s  online  %s  epoch %d%s\n", printable(p.Client), printable(p.Node), p.Epoch, since)
 }
 
-type presenceCountOptions struct{ groupOptions }
+type presenceCountOptions struct {
+	*app
+	tenant string
+	one    bool // a tenant was named, perhaps the one without a name
+}
 
 func newPresenceCountCmd(a *app) *cobra.Command {
-	o := &presenceCountOptions{groupOptions{app: a}}
-	return &cobra.Command{
-		Use: "count", Short: "Count who is online, on each node and in all", Args: args(0),
+	o := &presenceCountOptions{app: a}
+	c := &cobra.Command{
+		Use: "count [--tenant TENANT]", Short: "Count who is online, on each node and in all", Args: args(0),
 		Long: "Count prints how many client ids are online, on each node and in all, as the asked node's table has them, and how\nmany users these are. All devices of a user are one user in all, and one at each node that has any of them: the\nnodes' numbers may add up to more than all. With millions of routes the figures may be some seconds old.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.one = cmd.Flags().Changed("tenant")
+			return o.run(cmd.Context())
+		},
 	}
+	c.Flags().StringVar(&o.tenant, "tenant", "", "count this tenant only, \"\" for the one without a name (default: all)")
+	return c
 }
 
 func (o *presenceCountOptions) run(ctx context.Context) error {
+	var tenant *string
+	if o.one {
+		if _, err := clientID(o.tenant, "x"); err != nil {
+			return err
+		}
+		tenant = &o.tenant
+	}
 	return o.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
-		p, err := c.PresenceCount(ctx)
+		p, err := c.PresenceCount(ctx, tenant)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -224,7 +225,7 @@ func (a api) Kick(ctx context.Context, client wire.ClientID, reason string) (adm
 		return admin.KickResult{}, err
 	}
 	if !at.found {
-		return admin.KickResult{}, admin.Errorf(admin.StatusNotFound, "%s is not connected anywhere", client)
+		return admin.KickResult{}, n.notToKick(ctx, client)
 	}
 	route := at.route
 	if err := n.kick(ctx, route, reason); err != nil {
@@ -232,6 +233,37 @@ func (a api) Kick(ctx context.Context, client wire.ClientID, reason string) (adm
 	}
 	n.log.Info("audit", "event", "kick", "client", client.String(), "node", n.nameOf(route.Node), "epoch", uint64(route.Epoch), "reason", reason)
 	return admin.KickResult{Client: client.ID, Tenant: client.Tenant, Node: n.nameOf(route.Node), Epoch: route.Epoch}, nil
+}
+
+// maxHinted bounds how many devices a hint names.
+const maxHinted = 5
+
+// notToKick says that a client is not connected, and which devices of the user are: an id stands for itself alone.
+func (n *Node) notToKick(ctx context.Context, client wire.ClientID) error {
+	e := admin.Errorf(admin.StatusNotFound, "%s is not connected anywhere", client)
+	if client.ID != client.User() {
+		return e
+	}
+	_ = n.refresh(ctx) // without it the hint goes by a table that may be a little behind
+	devices := n.fsm.Devices(client, nil)
+	var ids, kicks []string
+	for _, d := range devices[:min(len(devices), maxHinted)] {
+		ids = append(ids, d.Client.ID)
+		cmd := "imctl route kick " + d.Client.ID
+		if client.Tenant != "" {
+			cmd += " --tenant " + client.Tenant
+		}
+		kicks = append(kicks, "`"+cmd+"`")
+	}
+	if len(kicks) == 0 {
+		return e
+	}
+	e = admin.Errorf(admin.StatusNotFound, "%s itself is not connected, but its devices are: %s", client, strings.Join(ids, ", "))
+	hint := "a device is kicked by its own id: " + strings.Join(kicks, ", ")
+	if more := len(devices) - len(kicks); more > 0 {
+		hint += fmt.Sprintf("; %d more: `imctl route list --prefix %s/`", more, client.ID)
+	}
+	return e.WithHint("%s", hint)
 }
 
 // Send sends for a back end or an operator.

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -53,48 +54,83 @@ func (a api) Services(ctx context.Context, q admin.GroupQuery) (page admin.Servi
 // serves everybody who asks until twenty times as long as it took have passed: not at all with few routes, seconds with millions.
 type onlineCount struct {
 	counting chan struct{} // capacity 1: taken by whoever counts
-	last     admin.PresenceCount
-	until    time.Duration // by now()
+	last     map[countOf]counted
+}
+
+// countOf is what was counted: all, or a tenant.
+type countOf struct {
+	one    bool
+	tenant string
+}
+
+type counted struct {
+	admin.PresenceCount
+	until time.Duration // by now()
 }
 
 // onlineRest is how many times longer than a count its answer holds, which bounds the processor time that counting may take.
 const onlineRest = 20
 
-func newOnlineCount() *onlineCount { return &onlineCount{counting: make(chan struct{}, 1)} }
+// maxCounted bounds how many counts are kept.
+const maxCounted = 64
 
-func (o *onlineCount) count(ctx context.Context, grab func() *raftfsm.View, nodes func() []raftfsm.Node) (admin.PresenceCount, error) {
+func newOnlineCount() *onlineCount {
+	return &onlineCount{counting: make(chan struct{}, 1), last: map[countOf]counted{}}
+}
+
+func (o *onlineCount) count(ctx context.Context, tenant *string, grab func() *raftfsm.View, nodes func() []raftfsm.Node) (out admin.PresenceCount, err error) {
 	select {
 	case o.counting <- struct{}{}:
 		defer func() { <-o.counting }()
 	case <-ctx.Done():
-		return admin.PresenceCount{}, context.Cause(ctx)
+		return out, context.Cause(ctx)
+	}
+	what := countOf{one: tenant != nil}
+	if tenant != nil {
+		what.tenant = *tenant
 	}
 	began := now()
-	if began < o.until {
-		return o.last, nil
+	maps.DeleteFunc(o.last, func(_ countOf, c counted) bool { return began >= c.until })
+	if c, ok := o.last[what]; ok {
+		return c.PresenceCount, nil
 	}
 	view := grab()
 	defer view.Close()
-	users, usersAt, err := view.Users(ctx)
-	if err != nil {
-		return admin.PresenceCount{}, err
+	out = admin.PresenceCount{Tenant: tenant, Index: view.Index}
+	var users, clients map[wire.NodeID]int
+	if tenant != nil {
+		c, err := view.Tenant(ctx, *tenant)
+		if err != nil {
+			return out, err
+		}
+		out.Users, users, clients = uint32(c.Users), c.UsersAt, c.Routes
+		for _, n := range clients {
+			out.Clients += uint32(n)
+		}
+	} else {
+		all, at, err := view.Users(ctx)
+		if err != nil {
+			return out, err
+		}
+		out.Users, users, clients = uint32(all), at, view.CountByNode()
+		out.Clients = uint32(view.Count())
 	}
-	byNode := view.CountByNode()
-	out := admin.PresenceCount{Clients: uint32(view.Count()), Users: uint32(users), Index: view.Index}
 	for _, node := range nodes() {
-		out.Nodes = append(out.Nodes, admin.PresenceNode{Node: node.Name, Clients: uint32(byNode[node.ID]), Users: uint32(usersAt[node.ID])})
+		out.Nodes = append(out.Nodes, admin.PresenceNode{Node: node.Name, Clients: uint32(clients[node.ID]), Users: uint32(users[node.ID])})
 	}
 	slices.SortFunc(out.Nodes, func(x, y admin.PresenceNode) int { return cmp.Compare(x.Node, y.Node) })
-	o.last, o.until = out, now()+onlineRest*(now()-began)
+	if len(o.last) < maxCounted {
+		o.last[what] = counted{out, now() + onlineRest*(now()-began)}
+	}
 	return out, nil
 }
 
 // PresenceCount counts in this node's table.
-func (a api) PresenceCount(ctx context.Context) (admin.PresenceCount, error) {
+func (a api) PresenceCount(ctx context.Context, tenant *string) (admin.PresenceCount, error) {
 	if err := a.n.known(); err != nil {
 		return admin.PresenceCount{}, err
 	}
-	out, err := a.n.online.count(ctx, a.n.fsm.Grab, a.n.fsm.Nodes)
+	out, err := a.n.online.count(ctx, tenant, a.n.fsm.Grab, a.n.fsm.Nodes)
 	out.Nodes = slices.Clone(out.Nodes) // others are told the same
 	return out, err
 }

@@ -74,9 +74,9 @@ func (n *Node) permitted(ctx context.Context, s *gateway.Session) error {
 	if err != nil {
 		n.metrics.loginAsksFailed.Add(1)
 		if !n.askers.failing.Swap(true) {
-			n.log.Error("the login webhook fails; clients are turned away until it answers", "url", n.cfg.Webhook.LoginURL, "client", s.Client().String(), "err", err)
+			n.log.Error("the login webhook fails; clients are turned away until it answers", "url", webhook.Shown(n.cfg.Webhook.LoginURL), "client", s.Client().String(), "err", err)
 		}
-		return wire.Errorf(wire.Busy, "the back end that decides about logins does not answer as it should")
+		return wire.Errorf(wire.Busy, "the operator's login webhook fails, and without its answer nobody is let in")
 	}
 	n.loginAnswered()
 	s.Restrict(g)
@@ -85,6 +85,6 @@ func (n *Node) permitted(ctx context.Context, s *gateway.Session) error {
 
 func (n *Node) loginAnswered() {
 	if n.askers.failing.Swap(false) {
-		n.log.Info("the login webhook answers again", "url", n.cfg.Webhook.LoginURL)
+		n.log.Info("the login webhook answers again", "url", webhook.Shown(n.cfg.Webhook.LoginURL))
 	}
 }

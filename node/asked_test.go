@@ -76,7 +76,7 @@ func TestAskedAtLogin(t *testing.T) {
 		ann.send("nobody", "hello", wire.AckOwner, wire.Offline, patience)
 	}
 	var we *wire.Error
-	if err := eve.Join(c.ctx, "room"); !errors.As(err, &we) || we.Code != wire.Forbidden {
+	if err := eve.Join(c.ctx, "room"); !errors.As(err, &we) || we.Code != wire.Forbidden || !strings.Contains(we.Text, "the operator's login webhook does not let") {
 		t.Errorf("eve joins: %v", err)
 	}
 	if err := ann.Join(c.ctx, "room"); err != nil {
@@ -98,7 +98,7 @@ func TestAskedAtLogin(t *testing.T) {
 	go func() { in <- c.dialErr(cfg, u) }()
 	u.t = t
 	refused := u.sees("busy", func(s client.State) bool { return s.Code == wire.Busy })
-	if !strings.Contains(refused.Text, "does not answer as it should") {
+	if !strings.Contains(refused.Text, "login webhook fails") {
 		t.Errorf("%+v", refused)
 	}
 	if st, err := (api{n}).ClusterStatus(c.ctx); err != nil || !slices.ContainsFunc(st.Problems, says) {
@@ -168,6 +168,7 @@ func TestAskedConfig(t *testing.T) {
 		{func(c *Config) { c.Webhook.LoginURL = "https://x/y" }, "login-webhook: webhook: the secret"},
 		{func(c *Config) { c.Webhook.FriendsURL, c.Webhook.Secret = "http://example.com", hookSecret }, "friends-webhook: webhook: URL"},
 		{func(c *Config) { c.Webhook.FriendsTTL = time.Second }, "friends-ttl without"},
+		{func(c *Config) { c.Webhook.URL, c.Webhook.Events = "https://x/y", []string{"connect"} }, `unknown event "connect": want some of connected, disconnected, undeliverable`},
 		{func(c *Config) { c.Webhook.Secret = hookSecret }, "a secret without --webhook, --login-webhook"},
 		{func(c *Config) {
 			c.Webhook.FriendsURL, c.Webhook.Secret, c.Friends = "https://x/y", hookSecret, FriendFunc(nil)

@@ -120,6 +120,11 @@ func TestClusterRoutes(t *testing.T) {
 	if _, err := (api{n1}).Kick(c.ctx, wire.ClientID{ID: "bob"}, ""); !admin.IsNotFound(err) {
 		t.Errorf("kick of nobody: %v", err)
 	}
+	c.dial("gus/phone", n2)
+	var e *admin.Error
+	if _, err := (api{n1}).Kick(c.ctx, wire.ClientID{ID: "gus"}, ""); !admin.IsNotFound(err) || !errors.As(err, &e) || !strings.Contains(e.Hint, "`imctl route kick gus/phone`") {
+		t.Errorf("kick of a user with one device: %v", err)
+	}
 
 	t.Log("a client that goes takes its route along")
 	carol.hangUp()

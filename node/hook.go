@@ -27,12 +27,15 @@ func (w *Webhook) enabled() bool { return w.URL != "" }
 
 func (n *Node) newWebhook() error {
 	w := &n.cfg.Webhook
+	if _, err := webhook.ParseEvents(w.Events); err != nil { // before anything that is missing: it is what was typed last
+		return err
+	}
 	if err := n.newAskers(); err != nil {
 		return err
 	}
 	if !w.enabled() {
 		if len(w.Events) > 0 {
-			return fmt.Errorf("webhook: events without --webhook URL")
+			return fmt.Errorf("webhook-events without --webhook URL")
 		}
 		if w.Secret != "" && w.LoginURL == "" && w.FriendsURL == "" {
 			return fmt.Errorf("webhook: a secret without --webhook, --login-webhook or --friends-webhook URL")

@@ -69,6 +69,9 @@ func ParseTenantLimits(b []byte, rest gateway.Limits) (map[string]gateway.Limits
 		TenantSessions *int `yaml:"tenant-sessions"`
 		TenantLogins   *int `yaml:"tenant-logins"`
 	}
+	if err := explainTenants(b); err != nil {
+		return nil, err
+	}
 	var file map[string]own
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)

@@ -21,8 +21,12 @@ func TestTenantLimitsFile(t *testing.T) {
 		t.Errorf("an empty file: %v, %v", got, err)
 	}
 	for text, want := range map[string]string{
-		"acme: {tenant-rat: 1}": "tenant-rat", "a:\n  client-rate: -1": "client-rate is -1", "\"a:b\": {}": "must not contain", "- a": "cannot unmarshal",
-		"a: {}\na: {}": "already defined", "a: {client-rate: x}": "cannot unmarshal", strings.Repeat("#", maxTenantsFile+1): "larger",
+		"acme:\n  tenant-rat: 1": `line 2: tenant "acme": unknown limit "tenant-rat"; known are client-rate, client-bytes, tenant-rate`,
+		"a:\n  client-rate: -1":  "client-rate is -1", "\"a:b\": {}": "must not contain", "- a": "line 1: want tenants with their limits",
+		"a: {}\na: {}": `line 2: tenant "a" is already defined at line 1`, "b:\na: {client-rate: x}": `line 2: tenant "a": client-rate is "x": want a whole number, 0 for no limit`,
+		"a: 7": `line 1: tenant "a": want its limits; known are`, "a: {client-rate: [1]}": "client-rate: want a whole number",
+		"a: {client-rate: 1.5}": `client-rate is "1.5": want a whole number`, "a: {client-rate: 1, client-rate: 2}": `"client-rate" is already defined`,
+		"x: &x {client-rat: 1}\na: *x": `tenant "x": unknown limit`, "a: {": "yaml: line", strings.Repeat("#", maxTenantsFile+1): "larger",
 	} {
 		if _, err := ParseTenantLimits([]byte(text), rest); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want %q in it", text, err, want)
@@ -32,7 +36,7 @@ func TestTenantLimitsFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("acme: {client-rate: x}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&Config{Data: "x", Limits: Limits{File: file}}).validate(); isError(err, "tenants.yaml", "cannot unmarshal") != nil {
+	if err := (&Config{Data: "x", Limits: Limits{File: file}}).validate(); isError(err, "tenants.yaml", "want a whole number") != nil {
 		t.Error(err)
 	}
 	if err := (&Config{Data: "x", Limits: Limits{File: file + "x"}}).validate(); isError(err, "tenants", "no such file") != nil && isError(err, "cannot find") != nil {

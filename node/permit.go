@@ -15,7 +15,7 @@ func (n *Node) maySend(s *gateway.Session, kind wire.Kind, to string) *wire.Erro
 		if may, decided := g.Send(kind, to); may {
 			return nil
 		} else if decided {
-			return refuseSend(kind, to)
+			return refuseSend(g.RefusesSend(kind, to), kind, to)
 		}
 	}
 	switch kind {
@@ -27,11 +27,11 @@ func (n *Node) maySend(s *gateway.Session, kind wire.Kind, to string) *wire.Erro
 	return nil
 }
 
-func refuseSend(kind wire.Kind, to string) *wire.Error {
+func refuseSend(who string, kind wire.Kind, to string) *wire.Error {
 	if kind == wire.ToAll || kind == wire.ToOthers {
-		return wire.Errorf(wire.Forbidden, "the token does not let this client send to %s", kind)
+		return wire.Errorf(wire.Forbidden, "%s does not let this client send to %s", who, kind)
 	}
-	return wire.Errorf(wire.Forbidden, "the token does not let this client send to %s %q", kind, to)
+	return wire.Errorf(wire.Forbidden, "%s does not let this client send to %s %q", who, kind, to)
 }
 
 // mayServe decides whether a session may be an instance of a service: whoever is one reads what is sent to it. Its token says so,
@@ -41,7 +41,7 @@ func (n *Node) mayServe(s *gateway.Session, service string) *wire.Error {
 	may, decided := s.Grants().Join(wire.TopicService, service)
 	switch {
 	case decided && !may:
-		return wire.Errorf(wire.Forbidden, "the token does not let this client serve %s", service)
+		return wire.Errorf(wire.Forbidden, "%s does not let this client serve %s", s.Grants().RefusesJoin(wire.TopicService, service), service)
 	case decided, n.cfg.Dev, s.Client().User() == service:
 		return nil
 	}
@@ -59,7 +59,7 @@ func (n *Node) mayWatch(_ *gateway.Session, _ string) *wire.Error {
 // mayJoin is maySend for joining a group.
 func (n *Node) mayJoin(s *gateway.Session, group string) *wire.Error {
 	if may, decided := s.Grants().Join(wire.TopicGroup, group); decided && !may {
-		return wire.Errorf(wire.Forbidden, "the token does not let this client join group %q", group)
+		return wire.Errorf(wire.Forbidden, "%s does not let this client join group %q", s.Grants().RefusesJoin(wire.TopicGroup, group), group)
 	}
 	return nil
 }

@@ -185,7 +185,7 @@ func TestPresence(t *testing.T) {
 	counted := func(what string, clients, users uint32, on1, on3 admin.PresenceNode) {
 		t.Helper()
 		c.until(what, func() error {
-			got, err := api{n3}.PresenceCount(c.ctx)
+			got, err := api{n3}.PresenceCount(c.ctx, nil)
 			if err != nil || len(got.Nodes) != 3 || got.Clients != clients || got.Users != users || got.Nodes[0] != on1 || got.Nodes[1] != (admin.PresenceNode{Node: "n2"}) || got.Nodes[2] != on3 {
 				return fmt.Errorf("%+v, %v", got, err)
 			}
@@ -194,7 +194,7 @@ func TestPresence(t *testing.T) {
 	}
 	var had admin.PresenceCount
 	c.until("those who left are not counted any more", func() (err error) {
-		had, err = api{n3}.PresenceCount(c.ctx)
+		had, err = api{n3}.PresenceCount(c.ctx, nil)
 		if err != nil || had.Clients != 5 || had.Users != 5 || len(had.Nodes) != 3 || had.Nodes[0].Users+had.Nodes[2].Users != 5 {
 			return fmt.Errorf("%+v, %v", had, err)
 		}
@@ -210,6 +210,12 @@ func TestPresence(t *testing.T) {
 	counted("a third one on another node: one user still", had.Clients+3, had.Users+1, at(had.Nodes[0], 2, 1), at(had.Nodes[2], 1, 1))
 	away.hangUp()
 	counted("and gone again", had.Clients+2, had.Users+1, at(had.Nodes[0], 2, 1), had.Nodes[2])
+	for tenant, want := range map[string]uint32{"": had.Clients + 2, "acme": 0} {
+		got, err := api{n3}.PresenceCount(c.ctx, &tenant)
+		if err != nil || got.Clients != want || len(got.Nodes) != 3 || got.Tenant == nil || *got.Tenant != tenant {
+			t.Errorf("tenant %q: %+v, %v", tenant, got, err)
+		}
+	}
 }
 
 // ended waits until the client's session ended for good with code.

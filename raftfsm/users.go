@@ -33,6 +33,28 @@ type userCount struct {
 	all    int
 	byNode map[wire.NodeID]int
 	seen   map[userAt]struct{} // of the pages that are counted together
+
+	tenant *string // count its rows only, and all of them in rows; nil: those of everybody
+	rows   map[wire.NodeID]int
+}
+
+// TenantCount is who of one tenant is online.
+type TenantCount struct {
+	Users   int                 // as View.Users counts them
+	UsersAt map[wire.NodeID]int // likewise
+	Routes  map[wire.NodeID]int // live routes at each node
+}
+
+// Tenant counts one tenant's users and live routes. It costs what Users does.
+func (v *View) Tenant(ctx context.Context, tenant string) (TenantCount, error) {
+	c := userCount{v: v, byNode: map[wire.NodeID]int{}, seen: map[userAt]struct{}{}, tenant: &tenant, rows: map[wire.NodeID]int{}}
+	for i := range v.stripes {
+		if err := context.Cause(ctx); err != nil {
+			return TenantCount{}, err
+		}
+		c.stripe(&v.stripes[i])
+	}
+	return TenantCount{Users: c.all, UsersAt: c.byNode, Routes: c.rows}, nil
 }
 
 // stripe counts a page at a time, because all rows of a user are in one page of root; but for those that were moved out of it,
@@ -69,6 +91,12 @@ func (c *userCount) pages(pages ...page) {
 			o := c.v.owners[p.owner(off)]
 			if !o.live {
 				return true
+			}
+			if c.tenant != nil {
+				if p.client(off).Tenant != *c.tenant {
+					return true
+				}
+				c.rows[o.node]++
 			}
 			if !devices { // each row is a user of its own
 				c.all++

@@ -37,6 +37,30 @@ func TestUsers(t *testing.T) {
 		if err != nil || n != len(all) || !maps.Equal(byNode, want) {
 			t.Errorf("%s: %d users, %v, %v; want %d, %v", when, n, byNode, err, len(all), want)
 		}
+		for _, tenant := range []string{"", "acme", "nobody"} {
+			want := TenantCount{UsersAt: map[wire.NodeID]int{}, Routes: map[wire.NodeID]int{}}
+			for u := range all {
+				if u.Tenant == tenant {
+					want.Users++
+				}
+			}
+			for node, users := range at {
+				for u := range users {
+					if u.Tenant == tenant {
+						want.UsersAt[node]++
+					}
+				}
+			}
+			for c, r := range routesOf(d.f.table) {
+				if c.Tenant == tenant {
+					want.Routes[r.Node]++
+				}
+			}
+			got, err := v.Tenant(t.Context(), tenant)
+			if err != nil || got.Users != want.Users || !maps.Equal(got.UsersAt, want.UsersAt) || !maps.Equal(got.Routes, want.Routes) {
+				t.Errorf("%s, tenant %q: %+v, %v; want %+v", when, tenant, got, err, want)
+			}
+		}
 	}
 	check("nobody")
 	for i := range 4000 {

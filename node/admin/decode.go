@@ -171,6 +171,9 @@ func tenantParam(v url.Values) *string {
 // clientID checks an id; where says which part of the request it came from.
 func clientID(where, tenant, id string) (wire.ClientID, error) {
 	c := wire.ClientID{Tenant: tenant, ID: id}
+	if err := (wire.ClientID{Tenant: tenant, ID: "x"}).Validate(); err != nil { // not the fault of what the id came from
+		return c, Errorf(StatusBadRequest, "the tenant %.80q is not valid: %s", tenant, strings.TrimPrefix(err.Error(), "tenant: ")).WithHint("a tenant has at most %d bytes of UTF-8, without ':', '/', '*' and control characters", wire.MaxTenant)
+	}
 	if err := c.Validate(); err != nil {
 		return c, Errorf(StatusBadRequest, "%s: %v", where, err)
 	}

@@ -11,10 +11,17 @@ func listServices(r *request) (any, error) {
 }
 
 func presenceCount(r *request) (any, error) {
-	if _, err := r.query(); err != nil {
+	v, err := r.query("tenant")
+	if err != nil {
 		return nil, err
 	}
-	c, err := r.s.cfg.Backend.PresenceCount(r.ctx)
+	tenant := tenantParam(v)
+	if tenant != nil {
+		if _, err := clientID(`parameter "tenant"`, *tenant, "x"); err != nil {
+			return nil, err
+		}
+	}
+	c, err := r.s.cfg.Backend.PresenceCount(r.ctx, tenant)
 	c.Nodes = list(c.Nodes)
 	return c, err
 }

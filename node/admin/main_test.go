@@ -202,8 +202,8 @@ func (f *fake) Services(ctx context.Context, q GroupQuery) (ServicePage, error) 
 	return f.services, f.called(ctx, "Services", q)
 }
 
-func (f *fake) PresenceCount(ctx context.Context) (PresenceCount, error) {
-	return f.online, f.called(ctx, "PresenceCount")
+func (f *fake) PresenceCount(ctx context.Context, tenant *string) (PresenceCount, error) {
+	return f.online, f.called(ctx, "PresenceCount", tenant)
 }
 
 func (f *fake) GroupMembers(ctx context.Context, t wire.Topic, q GroupQuery) (GroupMembers, error) {

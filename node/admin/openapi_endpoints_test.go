@@ -70,7 +70,7 @@ var endpoints = map[string]endpoint{
 		statuses: []int{200, 400, 401, 403, 413, 429},
 	},
 	"GET /v1/services":          {summary: "One page of a tenant's services", out: ServicePage{}, query: []string{"tenant", "cursor", "limit:integer"}},
-	"GET /v1/presence/count":    {summary: "How many clients and users are online, in all tenants", out: PresenceCount{}},
+	"GET /v1/presence/count":    {summary: "How many clients and users are online, in one tenant or in all", out: PresenceCount{}, query: []string{"tenant"}},
 	"GET /v1/presence/{client}": {summary: "Whether a client is online", out: Presence{}, query: []string{"tenant"}},
 	"POST /v1/presence":         {summary: "Who of several clients is online", in: PresenceRequest{}, out: PresenceList{}, required: []string{"clients"}, example: `{"clients":["a","b"]}`},
 	"GET /v1/assign":            {summary: "Where a client should connect", out: Assignment{}, query: []string{"!client", "tenant", "transport"}, with: "client=bob"},

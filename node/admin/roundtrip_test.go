@@ -116,7 +116,8 @@ func TestEveryCall(t *testing.T) {
 		{"Routes", func() (any, error) { return c.Routes(ctx, RouteListQuery{}) }, b.page, []any{RouteListQuery{Limit: DefaultPage}}},
 		{"RouteStats", func() (any, error) { return c.RouteStats(ctx) }, b.stats, nil},
 		{"Services", func() (any, error) { return c.Services(ctx, GroupQuery{Tenant: "acme", Cursor: "a/b", Limit: 7}) }, b.services, []any{GroupQuery{Tenant: "acme", Cursor: "a/b", Limit: 7}}},
-		{"PresenceCount", func() (any, error) { return c.PresenceCount(ctx) }, b.online, nil},
+		{"PresenceCount", func() (any, error) { return c.PresenceCount(ctx, nil) }, b.online, []any{(*string)(nil)}},
+		{"PresenceCount", func() (any, error) { return c.PresenceCount(ctx, new("a b")) }, b.online, []any{new("a b")}},
 		{"Kick", func() (any, error) { return c.Kick(ctx, alice, "bye") }, b.kicked, []any{alice, "bye"}},
 		{"Send", func() (any, error) { return c.Send(ctx, msg) }, b.sent, []any{Message{
 			From: "ops", To: wire.ClientID{Tenant: "acme", ID: "bob/é"}, Payload: []byte("hi <&>\n"), Ack: wire.AckClient,

@@ -345,7 +345,7 @@ const (
 type SendRequest struct {
 	From       string  `json:"from,omitempty"` // shown to the recipient and in the audit log; empty: "api"
 	Tenant     string  `json:"tenant,omitempty"`
-	Kind       string  `json:"kind,omitempty"` // what To names: client (default), group, prefix, user; all and others want no To
+	Kind       string  `json:"kind,omitempty"` // what To names: client (default), group, prefix, user, service; all and others want no To. One instance of a service gets the request; its reply goes to the client that From names, if that is connected: who wants to hear it asks as a client
 	To         string  `json:"to,omitempty"`
 	Payload    *string `json:"payload,omitempty"`     // UTF-8 text
 	PayloadB64 *string `json:"payload_b64,omitempty"` // standard base64, padded
@@ -356,7 +356,7 @@ type SendRequest struct {
 
 // SendResult is how a send ended. HTTP answers 200 for every outcome: an outcome is an answer, not a failed request.
 type SendResult struct {
-	Result string    `json:"result"` // the code's name: delivered, offline, unavailable, timeout, unknown, accepted …
+	Result string    `json:"result"` // the code's name: delivered, offline, unavailable, timeout, unknown, accepted … For a service delivered means that an instance took the request, not that it answered
 	Code   wire.Code `json:"code"`
 	Owner  string    `json:"owner"` // the owner's name; empty where none was found
 	Count  uint32    `json:"count"` // recipients reached, of a message to many

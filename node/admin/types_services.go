@@ -20,10 +20,11 @@ type ServicePage struct {
 
 // PresenceCount is how many are online.
 type PresenceCount struct {
-	Clients uint32         `json:"clients"`      // client ids that are online, devices each by itself: the routes of the asked node's table
-	Users   uint32         `json:"users"`        // users that are online: all devices of a user count once, on whichever nodes they are
-	Nodes   []PresenceNode `json:"nodes"`        // by name
-	Index   uint64         `json:"index,string"` // of the table that was counted
+	Tenant  *string        `json:"tenant,omitempty"` // the only one that was counted; none: all
+	Clients uint32         `json:"clients"`          // client ids that are online, devices each by itself: the routes of the asked node's table
+	Users   uint32         `json:"users"`            // users that are online: all devices of a user count once, on whichever nodes they are
+	Nodes   []PresenceNode `json:"nodes"`            // by name
+	Index   uint64         `json:"index,string"`     // of the table that was counted
 }
 
 // PresenceNode is one node's part of it.
@@ -37,6 +38,7 @@ type PresenceNode struct {
 type PresenceBackend interface {
 	// Services reads one page of a tenant's services, with every instance that was acknowledged before the call; it needs a quorum.
 	Services(ctx context.Context, q GroupQuery) (ServicePage, error)
-	// PresenceCount counts who is online, in this node's table; with millions of routes the answer may be some seconds old.
-	PresenceCount(ctx context.Context) (PresenceCount, error)
+	// PresenceCount counts who is online in a tenant (nil: in all), in this node's table; with millions of routes the answer may be
+	// some seconds old.
+	PresenceCount(ctx context.Context, tenant *string) (PresenceCount, error)
 }

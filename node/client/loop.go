@@ -29,6 +29,7 @@ type loop struct {
 	dueAt    int64
 	live     []*session // every session whose end was not yet told
 	next     *session   // logging in
+	leaving  wire.Code  // why the current session's node asked to go elsewhere, while that is tried; None: it did not
 	cur      *session   // current or arriving
 	stopping bool
 	bye      bool // said, and to be written
@@ -259,7 +260,7 @@ func (c *Client) welcome(s *session, addrs []string) {
 			"if that is meant, start this client anew", s.epoch, high))
 		return
 	}
-	l.next, l.dueAt = nil, never
+	l.next, l.dueAt, l.leaving = nil, never, wire.None
 	l.plan, l.tried, l.here = nil, nil, 0
 	l.book.learn(addrs, s.addr)
 	s.up, s.since, l.welcomed = true, c.now(), true
@@ -309,7 +310,7 @@ func (c *Client) goaway(ev event) {
 	if len(plan) == 0 {
 		return // nowhere else to go: stay until the kick
 	}
-	l.plan, l.tried = plan, nil
+	l.plan, l.tried, l.leaving = plan, nil, ev.code
 	after := c.backoff(0)
 	l.dueAt = c.now() + int64(after)
 	c.log.Info("asked to go elsewhere", "node", ev.s.node, "code", ev.code, "after", after)

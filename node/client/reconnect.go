@@ -37,7 +37,7 @@ func (c *Client) sessionEnded(s *session, e *ending) {
 		return
 	case c.classify(s, e) == wire.Final || c.cfg.DisableReconnect && s.up:
 		c.stop(e)
-		c.report(State{Kind: Closed, Code: e.code, Text: e.text})
+		c.report(closedState(s, e))
 		return
 	case was && (l.next != nil || l.dueAt != never):
 		// the move that a goaway began goes on, now in a hurry
@@ -45,17 +45,29 @@ func (c *Client) sessionEnded(s *session, e *ending) {
 		if l.next == nil {
 			l.dueAt = min(l.dueAt, c.now()+int64(c.backoff(0)))
 		}
-		c.report(State{Kind: Closed, Code: e.code, Text: e.text, Retrying: true, After: max(0, c.untilLogin())})
+		st := closedState(s, e)
+		st.Retrying, st.After = true, max(0, c.untilLogin())
+		if e.told && e.code == wire.Superseded && l.leaving != wire.None { // by the login that the goaway began
+			st.Code, st.Text = l.leaving, "its node asked to connect elsewhere"
+		}
+		c.report(st)
 		return
 	}
 	c.replan(s, c.classify(s, e), l.book.learn(e.addrs, s.addr))
 	after := c.pause(e)
 	l.dueAt = c.now() + int64(after)
 	if l.cur == nil {
-		c.report(State{Kind: Closed, Code: e.code, Text: e.text, Retrying: true, After: after})
+		st := closedState(s, e)
+		st.Retrying, st.After = true, after
+		c.report(st)
 	} else {
 		c.log.Info("login elsewhere failed", "addr", s.addr.String(), "code", e.code, "text", e.text, "after", after)
 	}
+}
+
+// closedState tells that s has ended.
+func closedState(s *session, e *ending) State {
+	return State{Kind: Closed, Addr: s.addr.String(), Code: e.code, Text: e.text, Peer: e.peer}
 }
 
 func (c *Client) untilLogin() time.Duration {

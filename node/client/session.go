@@ -77,6 +77,7 @@ type ending struct {
 	told  bool // by the node, not found out here
 	final bool // found out here: trying again cannot help
 	here  bool // found out here: the node is not to blame
+	peer  Peer
 	retry time.Duration
 	addrs []string
 }
@@ -136,7 +137,7 @@ func (s *session) serve() *ending {
 	}
 	t, err := dial(s.ctx, &s.c.cfg, s.addr, &s.heard, s.c.now)
 	if err != nil {
-		return &ending{code: wire.ConnectionLost, text: err.Error()}
+		return dialEnding(s.addr, err)
 	}
 	s.c.mu.Lock()
 	s.t = t
@@ -150,7 +151,7 @@ func (s *session) serve() *ending {
 		Version: wire.ProtocolVersion, Token: token, Groups: s.takeGroups(),
 	}
 	if _, err := t.write(wire.AppendFrame(nil, &login)); err != nil {
-		return lost(err)
+		return unanswered(s.addr, err)
 	}
 	s.wrote.Store(s.c.now())
 	var f wire.Frame
@@ -177,8 +178,11 @@ func (s *session) serve() *ending {
 
 // login reads until the session holds.
 func (s *session) login(f *wire.Frame) *ending {
-	for {
+	for first := true; ; first = false {
 		if err := s.t.read(f); err != nil {
+			if first {
+				return unanswered(s.addr, err)
+			}
 			return lost(err)
 		}
 		switch f.Type {

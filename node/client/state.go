@@ -27,14 +27,15 @@ func (k StateKind) String() string {
 // State is what a Client's connection is like, or what just happened to it.
 type State struct {
 	Kind     StateKind
-	Addr     string        // Waiting, Connected: where
+	Addr     string        // where
 	Node     string        // Connected: the node's name
 	Epoch    wire.Epoch    // Connected: the session's fencing token
 	Left     time.Duration // Waiting: at most this long from now
 	Code     wire.Code     // Closed: why
 	Text     string        // Closed: for people
 	Retrying bool          // Closed: another login follows
-	After    time.Duration // Closed: in about this time
+	After    time.Duration // Closed: in about this time; 0: it is under way already
+	Peer     Peer          // Closed: what took the connection, if that is known not to be a node's client port
 }
 
 func (s State) String() string {

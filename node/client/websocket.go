@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -46,13 +47,17 @@ func dialWebSocket(ctx context.Context, cfg *Config, a address, heard *atomic.In
 	if err != nil {
 		tr.CloseIdleConnections()
 		if resp != nil {
-			return nil, fmt.Errorf("%s answered %s: is this the WebSocket address of a node?", a, resp.Status)
+			text := fmt.Sprintf("%s answered %s: is this the WebSocket address of a node?", a, resp.Status)
+			if resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests { // a proxy before nodes that are down, or one that is busy
+				return nil, errors.New(text)
+			}
+			return nil, &foreignError{text}
 		}
 		return nil, err
 	}
 	if conn.Subprotocol() != subprotocol {
 		conn.CloseNow()
-		return nil, fmt.Errorf("%s does not speak %s", a, subprotocol)
+		return nil, &foreignError{fmt.Sprintf("%s does not speak %s", a, subprotocol)}
 	}
 	conn.SetReadLimit(wire.MaxHeader*2 + maxReceive*4/3)
 	t.conn = conn

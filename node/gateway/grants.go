@@ -28,6 +28,7 @@ const MaxPatterns = 128
 type Grants struct {
 	send, join *patterns
 	also       *Grants // what this one lets through, that one must too; nil: no other
+	asked      bool    // the operator's login webhook gave it, and no token
 }
 
 // And is what both let through; where one does not say, the other decides.
@@ -198,6 +199,28 @@ func (g *Grants) Join(kind wire.TopicKind, name string) (may, decided bool) {
 	return may, decided
 }
 
+// RefusesSend says in words who refuses what Send does, and RefusesJoin what Join does.
+func (g *Grants) RefusesSend(kind wire.Kind, to string) string {
+	return g.refuser(func(g *Grants) bool { return g.send != nil && !g.send.maySend(kind, to) })
+}
+
+// RefusesJoin is RefusesSend for becoming a member of a topic.
+func (g *Grants) RefusesJoin(kind wire.TopicKind, name string) string {
+	return g.refuser(func(g *Grants) bool {
+		p := g.join
+		return p != nil && !p.everything && (int(kind) >= len(p.by) || !anyMatches(p.by[kind], name))
+	})
+}
+
+func (g *Grants) refuser(refuses func(*Grants) bool) string {
+	for ; g != nil; g = g.also {
+		if g.asked && refuses(g) {
+			return "the operator's login webhook"
+		}
+	}
+	return "the token"
+}
+
 // patternClaim is a list of patterns in a token. One that is null is refused: an issuer whose list is empty must not hand out
 // tokens that allow everything.
 type patternClaim struct{ list *[]string }
@@ -225,4 +248,11 @@ func (s *Session) Grants() *Grants { return s.grants }
 
 // Restrict adds what the backend knows about what the client may do to what its token says: both must allow it. Only Backend.Login
 // may call it, before it opens the session.
-func (s *Session) Restrict(g *Grants) { s.grants = s.grants.And(g) }
+func (s *Session) Restrict(g *Grants) {
+	if g != nil {
+		asked := *g
+		asked.asked = true
+		g = &asked
+	}
+	s.grants = s.grants.And(g)
+}

@@ -21,6 +21,32 @@ func grants(t *testing.T, send, join *[]string) *Grants {
 	return g
 }
 
+// TestWhoRefuses: what the login webhook refuses is not said to be the token's doing.
+func TestWhoRefuses(t *testing.T) {
+	s := &Session{grants: grants(t, &[]string{"user:*"}, &[]string{"group:room-*"})}
+	s.Restrict(grants(t, &[]string{"user:ann", "all"}, nil))
+	for _, c := range []struct {
+		got, want string
+	}{
+		{s.Grants().RefusesSend(wire.ToUser, "bob"), "the operator's login webhook"},
+		{s.Grants().RefusesSend(wire.ToAll, ""), "the token"},
+		{s.Grants().RefusesSend(wire.ToGroup, "g"), "the operator's login webhook"},
+		{s.Grants().RefusesJoin(wire.TopicGroup, "hall"), "the token"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s, want %s", c.got, c.want)
+		}
+	}
+	s = &Session{}
+	s.Restrict(grants(t, nil, &[]string{}))
+	if got := s.Grants().RefusesJoin(wire.TopicService, "x"); got != "the operator's login webhook" {
+		t.Error(got)
+	}
+	if s.Restrict(nil); s.Grants() == nil {
+		t.Error("nothing more to obey took away what there was")
+	}
+}
+
 func TestGrants(t *testing.T) {
 	type ask struct {
 		kind wire.Kind

@@ -193,6 +193,9 @@ func (s *Session) Close(code wire.Code, text string) {
 		s.mu.Unlock()
 		return
 	}
+	if code == wire.Superseded && s.goawayAt != 0 { // not of its own accord, then: who reads the log wants to know
+		text = "it connected elsewhere, as this node had asked it to (" + s.goawayCode.String() + ")"
+	}
 	s.closing, s.code, s.text = true, code, text
 	s.conn.interrupt()
 	cancel := s.cancelLogin

@@ -226,3 +226,26 @@ func TestGoawayClosesLater(t *testing.T) {
 	clock.advance(2 * time.Second)
 	expectKick(t, c, wire.Draining)
 }
+
+// TestSupersededAfterGoaway: the log says who wanted that client to move.
+func TestSupersededAfterGoaway(t *testing.T) {
+	for name, asked := range map[string]bool{"asked": true, "own": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			c := r.dial()
+			s := r.login(c, "bob")
+			if asked {
+				s.Goaway(wire.Draining, 5*time.Second)
+				expect(t, c, wire.TypeGoaway)
+			}
+			s.Close(wire.Superseded, "a later connection")
+			want := "a later connection"
+			if asked {
+				want = "it connected elsewhere, as this node had asked it to (draining)"
+			}
+			if f := expectKick(t, c, wire.Superseded); f.Text != want {
+				t.Errorf("%q, want %q", f.Text, want)
+			}
+		})
+	}
+}

@@ -375,6 +375,7 @@ export class Client {
   #tried = [];
   #attempt = 0;
   #failures = 0;
+  #leaving = 0; // why the current session's node asked to go elsewhere, while that is tried
   #here = 0;
   #dueAt = NEVER;
   #live = new Set();
@@ -888,6 +889,7 @@ export class Client {
     this.#book.learn(texts(f.addrs), s.addr);
     this.#next = null;
     this.#dueAt = NEVER;
+    this.#leaving = 0;
     this.#plan = [];
     this.#tried = [];
     this.#here = 0;
@@ -965,6 +967,7 @@ export class Client {
     if (plan.length === 0) return; // nowhere else to go: stay until the kick
     this.#plan = plan;
     this.#tried = [];
+    this.#leaving = number(f.code);
     this.#dueAt = this.#env.now() + this.#backoff(0);
   }
 
@@ -1008,7 +1011,8 @@ export class Client {
       // the move that a goaway began goes on, now in a hurry
       this.#book.learn(e.addrs, s.addr);
       if (!this.#next) this.#dueAt = Math.min(this.#dueAt, now + this.#backoff(0));
-      return this.#reportClosed(e, true, this.#next ? 0 : Math.max(0, this.#dueAt - now));
+      const why = e.told && e.code === codes.superseded && this.#leaving ? ending(this.#leaving, "its node asked to connect elsewhere") : e; // by our login there
+      return this.#reportClosed(why, true, this.#next ? 0 : Math.max(0, this.#dueAt - now));
     }
     if (!was && this.#moving && this.#cur) { // a move that was asked for failed: stay
       this.#moving.reject(new ImrouteError(e.code, e.text));

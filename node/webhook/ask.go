@@ -89,7 +89,7 @@ func (a *Asker) Ask(ctx context.Context, question, answer any) error {
 	sign(req, a.cfg.Secret, raw)
 	resp, err := a.cfg.Client.Do(req)
 	if err != nil {
-		return err
+		return withoutURL(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))

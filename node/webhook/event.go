@@ -126,7 +126,7 @@ func ParseEvents(names []string) ([]string, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(kinds, name) {
-			return nil, fmt.Errorf("webhook event %q: want %s", name, strings.Join(kinds, ", "))
+			return nil, fmt.Errorf("webhook-events: unknown event %q: want some of %s", name, strings.Join(kinds, ", "))
 		}
 	}
 	return names, nil

@@ -66,6 +66,25 @@ func (c *Config) validate() (err error) {
 	return nil
 }
 
+// Shown is a URL as logs may have it: without its query, which may be a secret.
+func Shown(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return "(no URL)"
+	}
+	u.RawQuery = ""
+	return u.Redacted()
+}
+
+// withoutURL takes the URL out of an error of http.Client.
+func withoutURL(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
 // checkTarget refuses URLs that would show secrets, and secrets that are none.
 func checkTarget(target, secret string) error {
 	u, err := url.Parse(target)
@@ -186,7 +205,7 @@ func (s *Sender) Emit(e Event) {
 	if ok, _ := s.put(&e); !ok {
 		s.overflow.Add(1)
 		if last, now := s.saidDrop.Load(), time.Now().Unix(); now >= last+10 && s.saidDrop.CompareAndSwap(last, now) {
-			s.cfg.Logger.Warn("webhook events are dropped: the queue is full", "url", s.cfg.URL, "dropped", s.overflow.Load())
+			s.cfg.Logger.Warn("webhook events are dropped: the queue is full", "url", Shown(s.cfg.URL), "dropped", s.overflow.Load())
 		}
 	}
 }
@@ -292,19 +311,19 @@ func (s *Sender) deliver(events []Event) bool {
 		case err == nil:
 			s.delivered.Add(uint64(len(events)))
 			if s.failing.Swap(false) {
-				s.cfg.Logger.Info("the webhook answers again", "url", s.cfg.URL)
+				s.cfg.Logger.Info("the webhook answers again", "url", Shown(s.cfg.URL))
 			}
 			return true
 		case s.ctx.Err() != nil:
 			return false
 		case !again:
 			s.refused.Add(uint64(len(events)))
-			s.cfg.Logger.Error("the webhook refuses events for good; they are dropped", "url", s.cfg.URL, "events", len(events), "err", err)
+			s.cfg.Logger.Error("the webhook refuses events for good; they are dropped", "url", Shown(s.cfg.URL), "events", len(events), "err", err)
 			return true
 		}
 		s.failures.Add(1)
 		if !s.failing.Swap(true) {
-			s.cfg.Logger.Warn("the webhook fails; it is tried again until it answers", "url", s.cfg.URL, "err", err)
+			s.cfg.Logger.Warn("the webhook fails; it is tried again until it answers", "url", Shown(s.cfg.URL), "err", err)
 		}
 		t := time.NewTimer(max(after, s.backoff(try)))
 		select {
@@ -336,7 +355,7 @@ func (s *Sender) post(raw []byte) (again bool, after time.Duration, err error) {
 	sign(req, s.cfg.Secret, raw)
 	resp, err := s.cfg.Client.Do(req)
 	if err != nil {
-		return true, 0, err
+		return true, 0, withoutURL(err)
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	_ = resp.Body.Close()

@@ -239,10 +239,10 @@ func TestIDs(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for want, c := range map[string]Config{
-		"URL":         {Secret: secret},
-		"plain http":  {URL: "http://example.com/hook", Secret: secret},
-		"secret":      {URL: "https://example.com/hook", Secret: "short"},
-		"event":       {URL: "https://example.com/hook", Secret: secret, Events: []string{"born"}},
+		"URL":        {Secret: secret},
+		"plain http": {URL: "http://example.com/hook", Secret: secret},
+		"secret":     {URL: "https://example.com/hook", Secret: "short"},
+		`unknown event "born": want some of connected, disconnected, undeliverable`: {URL: "https://example.com/hook", Secret: secret, Events: []string{"born"}},
 		"want https:": {URL: "https://user@example.com/hook", Secret: secret},
 		"Queue":       {URL: "https://example.com/hook", Secret: secret, Queue: 1},
 	} {
@@ -254,6 +254,17 @@ func TestConfig(t *testing.T) {
 		if _, err := New(Config{URL: u, Secret: secret}); err != nil {
 			t.Error(err)
 		}
+	}
+	if got := Shown("https://example.com/hook?key=secret"); got != "https://example.com/hook" {
+		t.Error(got)
+	}
+	a, err := NewAsker(AskConfig{URL: "http://127.0.0.1:1/hook?key=hidden", Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.Ask(t.Context(), 1, &struct{}{}); err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("nobody is there: %v", err)
 	}
 	var none *Sender // what a node without a webhook has
 	none.Emit(session(Connected, 1, 1))

@@ -183,7 +183,7 @@ class Room {
     } else if (s.kind === "connecting") {
       showStatus("moving", this.lost ? `${this.lost} was lost, trying ${nameOf(s.addr)}…` : `connecting to ${nameOf(s.addr)}…`);
     } else if (s.retrying) {
-      if (s.code === codes.superseded) return showStatus("moving", "moving to another node…"); // our own next session took over
+      if (s.code === codes.superseded || (s.code === codes.draining && s.afterMs === 0)) return showStatus("moving", "moving to another node…"); // our own next session took over
       if (this.node && !this.lost) {
         this.lost = this.node;
         note(`The connection to ${this.node} was lost (${s.reason})`, "bad");
