@@ -49,7 +49,11 @@ func (g *Gateway) openBell() {
 				select {
 				case <-g.stop:
 				default:
-					g.log.Error("nobody hears what dozing sessions get", "err", err)
+					g.log.Error("waiting for idle sessions failed: from now on they keep a goroutine each", "err", err)
+					g.deaf.Store(true)
+					for _, s := range g.snapshot() {
+						s.rouse()
+					}
 				}
 				return
 			}
@@ -75,7 +79,7 @@ func (s *Session) doze() bool {
 	if s.closing {
 		return false // Close has interrupted reading, which therefore ends
 	}
-	if s.g.bell.watch(s.conn.(*tcpConn).lazy, s.number, s.watched) != nil { // the system is short of memory: another try later
+	if s.g.deaf.Load() || s.g.bell.watch(s.conn.(*tcpConn).lazy, s.number, s.watched) != nil { // the system is short of memory: another try later
 		s.readLocked()
 		return false
 	}

@@ -62,6 +62,23 @@ func TestDoze(t *testing.T) {
 	expectKick(t, c, wire.Draining)
 }
 
+// TestDozeDeaf: when nobody waits for the bell any more, sessions are heard all the same.
+func TestDozeDeaf(t *testing.T) {
+	r := newRig(t, atOnce)
+	asleep, late := r.dial(), r.dial()
+	s := r.login(asleep, "asleep")
+	expectRest(t, s, dozing)
+	r.bell.close()
+	expectRest(t, s, reading)
+	r.login(late, "late")
+	for range 3 {
+		for _, c := range []*tcpClient{asleep, late} {
+			c.write(ping)
+			expect(t, c, wire.TypePong)
+		}
+	}
+}
+
 // TestDozeEnds: the ways in which a dozing session ends.
 func TestDozeEnds(t *testing.T) {
 	clock := newManualClock()

@@ -26,6 +26,7 @@ type Gateway struct {
 	limiter *rate.Limiter // nil: no limit
 	tenants *tenants      // nil: no limits
 	bell    *bell         // of dozing sessions, made before anybody connects; nil: none dozes
+	deaf    atomic.Bool   // nobody waits for the bell any more
 	refuses chan struct{} // slots for telling refused connections why
 
 	st       counters
