@@ -23,9 +23,10 @@ func (h *Host) listenPacket() func(bind string) (net.PacketConn, error) {
 	return h.ListenPacket
 }
 
-func (h *Host) listen() func(ctx context.Context, network, addr string) (net.Listener, error) {
+// listen is Listen, or else the system's with that time between TCP's own signs of life (0: Go's default, negative: none).
+func (h *Host) listen(keepAlive time.Duration) func(ctx context.Context, network, addr string) (net.Listener, error) {
 	if h == nil || h.Listen == nil {
-		return new(net.ListenConfig).Listen
+		return (&net.ListenConfig{KeepAlive: keepAlive}).Listen
 	}
 	return h.Listen
 }

@@ -186,7 +186,10 @@ func (c *tcpConn) setWriteDeadline(t time.Time) { _ = c.raw.SetWriteDeadline(t) 
 
 func (c *tcpConn) interrupt() { _ = c.raw.SetDeadline(longAgo) }
 
-func (c *tcpConn) linger(_ wire.Code, ns int64) {
+func (c *tcpConn) linger(code wire.Code, ns int64) {
+	if code == wire.Bye && c.nc == c.raw {
+		return // nothing follows a bye that could reset the connection: what was written arrives all the same
+	}
 	c.fr.Close()
 	until := time.Now().Add(time.Duration(ns))
 	drain(c.raw, until, func() { closeWrite(c.nc) })
