@@ -97,6 +97,7 @@ func (c clients) Send(s *gateway.Session, f *wire.Frame) {
 		}
 		c.n.router.casts.send(o, a.m, timeout)
 	case f.Kind == wire.ToService:
+		a.m.Instance = s.ID().Instance // see wire.CastSender
 		c.n.router.services.send(s, a.m, timeout)
 	case f.Re != 0: // for the one who asked, not for other devices
 		a.m.Re, a.m.ReInstance, a.m.Fault = f.Re, f.ReInstance, f.Fault

@@ -455,7 +455,7 @@ func (r *router) senderOf(m *wire.Forward) origin {
 	}
 	from := wire.ClientID{Tenant: m.Tenant, ID: m.From}
 	s, ok := l.claims.current(from)
-	if !ok || wire.CastSender(wire.Sender(from, s.ID().Instance), m.Kind, m.To) != m.Instance {
+	if !ok || m.Kind == wire.ToService || wire.CastSender(wire.Sender(from, s.ID().Instance), m.Kind, m.To) != m.Instance {
 		return nil
 	}
 	return s

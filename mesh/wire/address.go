@@ -84,7 +84,8 @@ func (k Kind) ValidateTo(to string) error {
 // CastSender is what recipients see as the sender's instance in a message that went to (k, to); sender is the one of its direct
 // messages, as welcome told it. Messages to a group travel on other lanes than direct ones, and recipients refuse an older
 // counter after a newer one of the same instance: each address has a sequence of its own. Requests to a service do as well,
-// for they come to an instance of it in any order.
+// for they come to an instance of it in any order; there sender is the instance of the login, which nobody else is ever told, so only
+// who was asked can name the request in an answer.
 func CastSender(sender uint64, k Kind, to string) uint64 {
 	if !k.Cast() && k != ToService {
 		return sender

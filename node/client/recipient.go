@@ -39,5 +39,9 @@ func (a Address) String() string {
 
 // messageID is a message's id as its recipients see it.
 func (c *Client) messageID(to Address, counter uint64) wire.MessageID {
-	return wire.MessageID{Instance: wire.CastSender(c.Instance(), to.kind, to.to), Counter: counter}
+	sender := c.Instance()
+	if to.kind == wire.ToService {
+		sender = c.instance
+	}
+	return wire.MessageID{Instance: wire.CastSender(sender, to.kind, to.to), Counter: counter}
 }

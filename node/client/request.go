@@ -119,11 +119,17 @@ func (c *Client) forgetAsking(id uint64) {
 	delete(c.services.asks, id)
 }
 
-// replied takes an answer. One that nobody waits for any more is dropped.
+// mayAnswer says whether an answer may come from that client. What a request to a service is called by, only its instances know;
+// what messages to a client are called by, everybody knows whom this one has ever sent any.
+func (a *asking) mayAnswer(from string) bool {
+	return a.to.kind == wire.ToService || from == a.to.to || wire.ClientID{ID: from}.User() == a.to.to
+}
+
+// replied takes an answer. One that nobody waits for any more, or of somebody who was not asked, is dropped.
 func (c *Client) replied(s *session, f *wire.Frame) {
 	c.mu.Lock()
 	a := c.services.asks[f.Re]
-	if a == nil || c.messageID(a.to, f.Re).Instance != f.ReInstance {
+	if a == nil || c.messageID(a.to, f.Re).Instance != f.ReInstance || !a.mayAnswer(f.From) {
 		c.mu.Unlock()
 		c.log.Debug("an answer that nobody waits for", "from", f.From, "re", f.Re)
 		return

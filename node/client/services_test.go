@@ -35,7 +35,7 @@ func TestRequest(t *testing.T) {
 		n := newNetwork(t, "a:1")
 		var a *fakeConn
 		c := open(t, n.config("a:1"), func() { a = n.nodes["a:1"].welcome(1) })
-		instance := wire.CastSender(c.Instance(), wire.ToService, "clock")
+		instance := wire.CastSender(c.instance, wire.ToService, "clock")
 
 		t.Log("only the answer to this very request counts")
 		got := ask(t, c, ToService("clock"), time.Minute)
@@ -117,18 +117,18 @@ func TestRequestOverReconnect(t *testing.T) {
 			t.Fatalf("%+v", f)
 		}
 		for i, id := range []uint64{second.ID, f.ID} {
-			instance := c.Instance()
+			instance, from := c.Instance(), "bob/phone"
 			if id == f.ID {
-				instance = wire.CastSender(instance, wire.ToService, "clock")
+				instance, from = wire.CastSender(c.instance, wire.ToService, "clock"), "x"
 			}
 			b.result(id, wire.Delivered)
-			b.send(wire.Frame{Type: wire.TypeDeliver, From: "x", Epoch: 2, Instance: 7, ID: uint64(i + 1), Re: id, ReInstance: instance, Payload: []byte("ok")})
+			b.send(wire.Frame{Type: wire.TypeDeliver, From: "mallory", Epoch: 2, Instance: 6, ID: uint64(i + 1), Re: id, ReInstance: c.Instance(), Payload: []byte("forged")})
+			b.send(wire.Frame{Type: wire.TypeDeliver, From: from, Epoch: 2, Instance: 7, ID: uint64(i + 1), Re: id, ReInstance: instance, Payload: []byte("ok")})
 		}
-		if r := <-person; r.err != nil {
-			t.Error(r.err)
-		}
-		if r := <-waits; r.err != nil {
-			t.Error(r.err)
+		for _, c := range []chan asked{person, waits} {
+			if r := <-c; r.err != nil || string(r.Payload) != "ok" {
+				t.Errorf("%+v", r)
+			}
 		}
 		shut(t, c)
 	})
