@@ -99,10 +99,17 @@ func (o *loginOptions) clientAddrs(ctx context.Context, api target, apiErr error
 		return nil, o.adminError(api, err)
 	}
 	var addrs []string
+	draining := 0
 	for _, n := range nodes {
 		if n.State == admin.StateUp && n.ClientTCP != "" {
 			addrs = append(addrs, n.ClientTCP)
 		}
+		if n.State == admin.StateDraining {
+			draining++
+		}
+	}
+	if len(addrs) == 0 && draining > 0 {
+		return nil, fail("draining", "\""+o.program()+" node drain NODE --cancel\" lets one take clients again", "every node that is up is draining: none takes clients")
 	}
 	if len(addrs) == 0 {
 		return nil, fail("no_cluster", "name one with --addr HOST:PORT or ws://HOST:PORT", "no node with a client address is up")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,6 +48,9 @@ func (o *nodeDrainOptions) run(ctx context.Context, ref string) error {
 				return err
 			}
 		}
+		if !o.cancel {
+			o.warnLast(ctx, c, n.Name)
+		}
 		if o.asJSON() {
 			return o.printJSON(n)
 		}
@@ -55,6 +59,15 @@ func (o *nodeDrainOptions) run(ctx context.Context, ref string) error {
 		}
 		return o.printf("%s drains: %d clients left\n", n.Name, n.Clients)
 	})
+}
+
+// warnLast says so if nobody can log in any more.
+func (o *nodeDrainOptions) warnLast(ctx context.Context, c *admin.Client, name string) {
+	nodes, err := c.Nodes(ctx)
+	if err != nil || slices.ContainsFunc(nodes, func(n admin.Node) bool { return n.State == admin.StateUp }) {
+		return
+	}
+	o.note("no node takes clients now: nobody can log in until one is started or \"%s node drain %s --cancel\"", o.program(), name)
 }
 
 // waitEmpty asks the node itself until it has no clients: what the others know of it is some time old. While it cannot be

@@ -75,6 +75,7 @@ func (o *presenceWatchOptions) run(ctx context.Context, ids []string) error {
 	if err != nil {
 		return err
 	}
+	o.tellGaps(&cfg)
 	c, err := o.dial(ctx, cfg)
 	if err != nil {
 		return unlessInterrupted(err)
@@ -103,6 +104,25 @@ func (o *presenceWatchOptions) run(ctx context.Context, ids []string) error {
 		return nil // that is how it is meant to end
 	}
 	return o.ended(err)
+}
+
+// tellGaps says beside the output when what was printed may not be so any more, and when it is again.
+func (o *presenceWatchOptions) tellGaps(cfg *client.Config) {
+	before, up, gap := cfg.OnState, false, false
+	cfg.OnState = func(s client.State) { // one call at a time
+		if before != nil {
+			before(s)
+		}
+		switch {
+		case s.Kind == client.Connected && gap:
+			o.note("connected again, to %s: changes since then are told now", s.Node)
+			gap = false
+		case s.Kind == client.Closed && s.Retrying && up && !gap:
+			o.note("disconnected (%s): what is shown is not current until it is connected again", printable(s.Code.String()))
+			gap = true
+		}
+		up = up || s.Kind == client.Connected
+	}
 }
 
 func (o *presenceWatchOptions) show(p client.Presence) error {

@@ -49,6 +49,7 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 		problem(admin.HealthNoQuorum, "no quorum: %d of %d voters must be able to talk to each other; start the missing ones; if they run on other addresses than before, start one with --join ADDR of another; if a majority of them is lost for good, see `imctl raft recover --help`", st.Quorum, st.Voters)
 	}
 	votersDown, eligible := 0, 0
+	open := 0
 	for _, node := range n.fsm.Nodes() {
 		if node.State == raftfsm.Down {
 			st.NodesDown++
@@ -64,7 +65,12 @@ func (a api) ClusterStatus(ctx context.Context) (admin.ClusterStatus, error) {
 		}
 		if node.State == raftfsm.Draining {
 			problem(admin.HealthDegraded, "node %s is draining: `imctl node drain %s --cancel` ends that", node.Name, node.Name)
+		} else {
+			open++
 		}
+	}
+	if st.NodesUp > 0 && open == 0 {
+		problem(admin.HealthDegraded, "no client can log in: every node that is up is draining")
 	}
 	if target := st.Settings.TargetVoters; st.Voters < target && eligible >= int(target) {
 		problem(admin.HealthDegraded, "%d voters, %d are wanted and there are nodes enough: they are promoted as soon as they have caught up", st.Voters, target)

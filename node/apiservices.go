@@ -125,10 +125,15 @@ func (o *onlineCount) count(ctx context.Context, tenant *string, grab func() *ra
 	return out, nil
 }
 
-// PresenceCount counts in this node's table.
+// PresenceCount counts in this node's table, once that has caught up.
 func (a api) PresenceCount(ctx context.Context, tenant *string) (admin.PresenceCount, error) {
 	if err := a.n.known(); err != nil {
 		return admin.PresenceCount{}, err
+	}
+	fresh, cancel := context.WithTimeout(ctx, presenceWait)
+	defer cancel()
+	if err := a.n.refresh(fresh); err != nil {
+		return admin.PresenceCount{}, withoutQuorum(err)
 	}
 	out, err := a.n.online.count(ctx, tenant, a.n.fsm.Grab, a.n.fsm.Nodes)
 	out.Nodes = slices.Clone(out.Nodes) // others are told the same

@@ -101,7 +101,7 @@ func (a api) Presence(ctx context.Context, clients []wire.ClientID) ([]admin.Pre
 	defer cancel()
 	at, err := n.readMany(ctx, clients)
 	if err != nil {
-		return nil, &admin.Error{Code: wire.Unavailable, Status: admin.StatusUnavailable, Text: "without a quorum nobody can say who is online", Err: err}
+		return nil, withoutQuorum(err)
 	}
 	out := make([]admin.Presence, len(clients))
 	for i, client := range clients {
@@ -123,6 +123,10 @@ func (a api) Presence(ctx context.Context, clients []wire.ClientID) ([]admin.Pre
 		out[i] = p
 	}
 	return out, nil
+}
+
+func withoutQuorum(err error) error {
+	return &admin.Error{Code: wire.Unavailable, Status: admin.StatusUnavailable, Text: "without a quorum nobody can say who is online", Err: err}
 }
 
 // readMany is linearizable reads of several clients, in order.
