@@ -26,8 +26,9 @@ func newClientTokenCmd(a *app) *cobra.Command {
 			"own (--client-keys) leave that to the owner of the keys. For this command --addr takes admin addresses.\n\n" +
 			"--send and --join, several times or with commas, limit what the client may do: KIND:NAME, where NAME may end in *,\n" +
 			"or just * for everything. Kinds to send to: client, user, group, service, prefix, all and others (without a NAME); to\n" +
-			"join: group and service (to serve it). Without --send it may send to all but prefix, all and others; --send \"\"\n" +
-			"allows nothing. Without --join it may join all groups and serve the service of its own name.",
+			"join: group and service (to serve it). client:bob is that id alone, user:bob all devices of bob as well.\n\n" +
+			"Without --send it may send to all but prefix, all and others; --send \"\" allows nothing. Without --join it may join\n" +
+			"all groups and serve the service of its own name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("send") {
 				o.grants.Send = new(append([]string{}, o.send...)) // never null

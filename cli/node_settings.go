@@ -36,6 +36,8 @@ type nodeSettings struct {
 	adminNodeCert         bool
 	clientCert, clientKey string
 	clientKeys            string
+	clientIssuer          string
+	clientAudience        string
 	duplicate             string
 	onePerClass           bool
 	voters                uint32
@@ -97,6 +99,8 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.clientCert, "client-cert", "", "certificate for clients (PEM); without one clients are not encrypted")
 	f.StringVar(&s.clientKey, "client-key", "", "key for clients (PEM)")
 	f.StringVar(&s.clientKeys, "client-keys", "", "file with the keys that check login tokens (default: the cluster's own)")
+	f.StringVar(&s.clientIssuer, "client-issuer", "", "login tokens must come from this issuer: their claim iss (default: any)")
+	f.StringVar(&s.clientAudience, "client-audience", "", "login tokens must be for this audience: it is in their claim aud (default: any)")
 	f.StringVar(&s.duplicate, "duplicate-login", "", "what a second login under one id does, replace or reject; only for the node that founds the cluster")
 	f.BoolVar(&s.onePerClass, "one-per-class", false, "a user has one session for each class of device at most: of ids user/class:device and user/class; only for the node that founds the cluster")
 	f.Uint32Var(&s.voters, "target-voters", 0, "promote joiners up to this many voters; only for the node that founds the cluster (default 3)")
@@ -131,7 +135,7 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.webhook, "webhook", "", "tell this URL what happens to clients (https, or http on loopback)")
 	f.StringVar(&s.webhookSecret, "webhook-secret", "", "signs what is sent to the webhooks, at least 16 characters (see --webhook-secret-file)")
 	f.StringVar(&s.webhookSecretFile, "webhook-secret-file", "", "file that holds the webhook's secret: a command line can be read by everybody on the machine")
-	f.StringVar(&s.loginWebhook, "login-webhook", "", "ask this URL at each login what the client may do: POST {\"login\":{\"client\",\"tenant\",\"user\",\"node\"}}, signed with --webhook-secret; it answers {\"send\":[…],\"join\":[…]}, patterns as in tokens (beside the token's: both must allow), or 4xx to turn the client away")
+	f.StringVar(&s.loginWebhook, "login-webhook", "", "ask this URL at each login what the client may do: POST {\"login\":{\"client\",\"tenant\",\"user\",\"node\"}}, signed with --webhook-secret; it answers {\"send\":[…],\"join\":[…]}, patterns as in tokens (beside the token's: both must allow) and nothing else, or 4xx to turn the client away")
 	f.StringVar(&s.friendsWebhook, "friends-webhook", "", "ask this URL who a client's friends are when it watches them: POST {\"friends_of\":{\"client\",\"tenant\",\"user\"}}, signed with --webhook-secret; it answers {\"friends\":[ids…]}, or 404 for nobody")
 	f.DurationVar(&s.friendsTTL, "friends-ttl", 0, "for how long an answer of --friends-webhook serves (default 30s)")
 	f.StringSliceVar(&s.webhookEvents, "webhook-events", nil, "what it is told of: connected, disconnected, undeliverable (default: all)")

@@ -205,6 +205,13 @@ func TestNodeConfig(t *testing.T) {
 	if s.nodeConfig().Join[1] != "c:1" {
 		t.Fatal("does not reach the node")
 	}
+	s, f = nodeFlags()
+	if err := applyNodeConfig([]byte("client-issuer: https://login.example.com\nclient-audience: chat\n"), f); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.nodeConfig(); c.ClientIssuer != "https://login.example.com" || c.ClientAudience != "chat" {
+		t.Fatalf("issuer %q and audience %q reach the node", c.ClientIssuer, c.ClientAudience)
+	}
 	for text, want := range map[string]string{
 		"":                      "",
 		"# nothing\n":           "",

@@ -345,7 +345,7 @@ func (a api) ClientToken(_ context.Context, client wire.ClientID, ttl time.Durat
 	if err != nil {
 		return admin.ClientToken{}, err
 	}
-	token, err := gateway.SignTokenFor(keys[0], client.ID, client.Tenant, g.Send, g.Join, ttl)
+	token, err := gateway.SignTokenFor(keys[0], a.n.issued(), client.ID, client.Tenant, g.Send, g.Join, ttl)
 	if err != nil {
 		return admin.ClientToken{}, admin.Errorf(admin.StatusBadRequest, "%v", err)
 	}

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -48,6 +51,8 @@ func newAsked(t *testing.T, down *atomic.Bool) (url string, asked *atomic.Int32)
 			answer(200, `{"friends":["bob","carol"]}`)
 		case q.Of != nil:
 			answer(http.StatusNotFound, "")
+		case q.Login.User == "odd": // its author took a status 200 for a refusal
+			answer(200, `{"error":"banned"}`)
 		case q.Login.User == "mallory":
 			answer(http.StatusForbidden, `{"error":"banned"}`)
 		case q.Login.User == "eve":
@@ -90,14 +95,32 @@ func TestAskedAtLogin(t *testing.T) {
 		t.Errorf("mallory logs in: %v", err)
 	}
 
+	t.Log("an answer that means something else than it says lets nobody in, and the operator is told why")
+	cfg, u = dialConfig("odd", n)
+	ctx, cancel := context.WithCancel(c.ctx)
+	in := make(chan error, 1)
+	go func() { in <- c.dialIn(ctx, cfg, u) }()
+	u.t = t
+	refused := u.sees("busy", func(s client.State) bool { return s.Code == wire.Busy })
+	if !strings.Contains(refused.Text, "login webhook fails") || strings.Contains(refused.Text, "json") {
+		t.Errorf("%+v", refused)
+	}
+	cancel()
+	if err := <-in; err == nil {
+		t.Error("odd was let in")
+	}
+	if got := n.metrics.loginAsksFailed.Load(); got == 0 {
+		t.Error("the failure is not counted")
+	}
+
 	t.Log("without an answer nobody is let in; with one everybody who tried")
 	says := func(problem string) bool { return strings.Contains(problem, "login webhook") }
 	down.Store(true)
 	cfg, u = dialConfig("bob", n)
-	in := make(chan error, 1)
+	in = make(chan error, 1)
 	go func() { in <- c.dialErr(cfg, u) }()
 	u.t = t
-	refused := u.sees("busy", func(s client.State) bool { return s.Code == wire.Busy })
+	refused = u.sees("busy", func(s client.State) bool { return s.Code == wire.Busy })
 	if !strings.Contains(refused.Text, "login webhook fails") {
 		t.Errorf("%+v", refused)
 	}
@@ -146,7 +169,7 @@ func TestFriendsByWebhook(t *testing.T) {
 	}
 	dan := c.dial("dan", n1)
 	var we *wire.Error
-	if err := <-dan.watch().result; !errors.As(err, &we) || we.Code != wire.Unavailable || !strings.Contains(we.Text, "friend lists: it answered 502") {
+	if err := <-dan.watch().result; !errors.As(err, &we) || we.Code != wire.Unavailable || we.Text != "the friend source: it fails, and nobody can be shown: try again later" {
 		t.Errorf("dan, whose friends nobody can say: %v", err)
 	}
 	down.Store(false)
@@ -182,4 +205,35 @@ func TestAskedConfig(t *testing.T) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
 	}
+}
+
+// TestFriendsTold: what goes wrong with a friend source is for the operator's log, once until it answers again; the client reads plain
+// words, and what the back end says to it.
+func TestFriendsTold(t *testing.T) {
+	var log bytes.Buffer
+	var err error
+	f := &friendsTold{log: slog.New(slog.NewTextHandler(&log, nil)), source: FriendFunc(func(context.Context, wire.ClientID) ([]string, error) { return []string{"bob"}, err })}
+	ask := func(ctx context.Context, fails error, want string, lines int) {
+		t.Helper()
+		err = fails
+		ids, got := f.Friends(ctx, wire.ClientID{ID: "ann"})
+		if (got == nil) != (want == "") || got != nil && (got.Error() != want || ids != nil) || strings.Count(log.String(), "\n") != lines {
+			t.Errorf("%v, %v, want %q; %d lines in\n%s", ids, got, want, lines, log.String())
+		}
+	}
+	var typed struct{ Friends []string }
+	inside := json.Unmarshal([]byte(`{"friends":{"a":1}}`), &typed)
+	const plain = "it fails, and nobody can be shown: try again later"
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	ask(t.Context(), nil, "", 0)
+	ask(gone, context.Canceled, plain, 0)
+	ask(t.Context(), inside, plain, 1)
+	ask(t.Context(), inside, plain, 1)
+	if !strings.Contains(log.String(), "cannot unmarshal object") {
+		t.Errorf("no details in the log: %s", log.String())
+	}
+	ask(t.Context(), &webhook.Denied{Status: 403, Text: "not for guests"}, "it refuses: not for guests", 2)
+	ask(t.Context(), inside, plain, 3)
+	ask(t.Context(), nil, "", 4)
 }

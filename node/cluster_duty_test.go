@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"imroute/mesh/wire"
 	"imroute/node/admin"
+	"imroute/node/client"
 	"imroute/node/datadir"
+	"imroute/node/gateway"
 	"imroute/raftfsm"
 )
 
@@ -170,6 +173,95 @@ func TestClientTokens(t *testing.T) {
 	}
 	alice.send("bob", "secret", wire.AckOwner, wire.Delivered, patience)
 	bob.hears("secret")
+}
+
+// TestIssuedTokens: where tokens must be for somebody and by somebody, those that the cluster signs are, on every node.
+func TestIssuedTokens(t *testing.T) {
+	c := newCluster(t)
+	secure := func(cfg *Config) {
+		cfg.Dev, cfg.ClientIssuer, cfg.ClientAudience = false, "https://login.example.com", "chat"
+	}
+	n1 := c.found("n1", secure)
+	cfg2 := c.joining("n2", n1)
+	secure(&cfg2)
+	n2 := c.start(cfg2)
+	login := func(at *Node, token string) error {
+		cfg, u := dialConfig("alice", at)
+		cfg.Token = token
+		return c.dialErr(cfg, u)
+	}
+	tok, err := api{n1}.ClientToken(c.ctx, wire.ClientID{ID: "alice"}, time.Minute, admin.TokenGrants{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := login(n2, tok.Token); err != nil {
+		t.Errorf("a token of the cluster's: %v", err)
+	}
+	keys, err := gateway.ParseKeys([]byte(n1.secrets.ClientKeys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		issued gateway.Issued
+		want   string
+	}{
+		{gateway.Issued{}, "issuer (iss)"},
+		{gateway.Issued{Issuer: "https://login.example.com", Audience: "shop"}, "audience (aud)"},
+	} {
+		token, err := gateway.SignTokenFor(keys[0], x.issued, "alice", "", nil, nil, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := errors.AsType[*wire.Error](login(n2, token)); !ok || e.Code != wire.BadToken || !strings.Contains(e.Text, x.want) {
+			t.Errorf("%+v: %v, want %s", x.issued, e, x.want)
+		}
+	}
+}
+
+// TestTokenForOneID: a token for an id reaches that id and none of the user's devices, from whichever node, and the answer says so.
+func TestTokenForOneID(t *testing.T) {
+	c := newCluster(t)
+	secure := func(cfg *Config) { cfg.Dev = false }
+	n1 := c.found("n1", secure)
+	cfg2 := c.joining("n2", n1)
+	secure(&cfg2)
+	n2 := c.start(cfg2)
+	login := func(id string, at *Node, send ...string) *user {
+		g := admin.TokenGrants{}
+		if send != nil {
+			g.Send = &send
+		}
+		tok, err := api{at}.ClientToken(c.ctx, wire.ClientID{ID: id}, time.Minute, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, u := dialConfig(id, at)
+		cfg.Token = tok.Token
+		if err := c.dialErr(cfg, u); err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	phone := login("dora/phone", n1)
+	near, far := login("near", n1, "client:dora"), login("far", n2, "client:dora")
+	every := login("every", n2, "user:dora")
+	for _, u := range []*user{near, far} {
+		u.send("dora/phone", "by name", wire.AckOwner, wire.Forbidden, patience)
+		u.send("dora", "nobody is there", wire.AckOwner, wire.Offline, patience)
+	}
+	every.send("dora", "1", wire.AckOwner, wire.Delivered, patience)
+	phone.hears("1")
+	dora := login("dora", n2)
+	for i, u := range []*user{near, far} {
+		what := fmt.Sprint("to dora ", i)
+		if r := u.send("dora", what, wire.AckOwner, wire.Delivered, patience); r.Count > 1 {
+			t.Errorf("%d devices reached", r.Count)
+		}
+		dora.hears(what)
+	}
+	every.sendTo(client.ToUser("dora"), "2", wire.AckOwner, wire.Delivered, 2)
+	phone.hears("2") // and nothing in between
+	dora.hears("2")
 }
 
 // Tables agree while logins, takeovers and leaderships come and go.

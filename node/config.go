@@ -63,8 +63,12 @@ type Config struct {
 	ClientTLS ClientTLS
 
 	ClientKeys string // file with the keys that check login tokens; empty: the cluster's own key
-	Duplicate  string // duplicate login: replace (default) or reject; read when bootstrapping, agreed by Raft from then on
-	Voters     uint32 // how many voters are aimed at; read when bootstrapping; default 3
+	// What login tokens must say; empty: anything. Those that the cluster signs by its own key say it. Give them to all nodes.
+	ClientIssuer   string // claim iss
+	ClientAudience string // in claim aud
+
+	Duplicate string // duplicate login: replace (default) or reject; read when bootstrapping, agreed by Raft from then on
+	Voters    uint32 // how many voters are aimed at; read when bootstrapping; default 3
 	// OnePerClass gives each user one session for each class of device at most; read when bootstrapping, agreed by Raft from then on.
 	OnePerClass bool
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +14,8 @@ import (
 // sendToUser sends m to one client, or, if To has no "/", to the client of just that id and all devices of that user: to each of
 // them as if it had been named itself, with its own place in the order and its own window against repeats. The devices are those
 // that the table here knows and, if the sender wants an answer, those that a linearizable read finds beside them (lookAgain); if
-// the table knows none, such a read decides (flow.notFound). buf is scratch and is returned.
+// the table knows none, such a read decides (flow.notFound). A session reaches those devices that it may send to by name, and the
+// others are none to it: allowedDevices. buf is scratch and is returned.
 //
 // An id that has no devices costs one more look at the page that the first look-up read, each time that the table has changed
 // since the session sent to it last, and no allocation.
@@ -29,6 +31,7 @@ func (r *router) sendToUser(o castOrigin, t *tracker, m *wire.Forward, timeout t
 	if strings.IndexByte(m.To, '/') < 0 {
 		applied := r.table.Applied() // before the look: what comes in between makes it look again
 		buf = r.table.Devices(wire.ClientID{Tenant: m.Tenant, ID: m.To}, buf)
+		buf = allowedDevices(o, buf)
 		if len(buf) > 1 || len(buf) == 1 && (user || buf[0].ID != "") {
 			r.sendToDevices(o, t, m, timeout, buf, m.Ack != wire.AckNone)
 			return buf
@@ -146,12 +149,23 @@ func (r *router) lateDevices(to wire.ClientID, index uint64, until time.Duration
 	return r.table.Devices(to, nil), nil
 }
 
-// turnToDevices ends p as a message to one client and sends it to the devices instead.
+// turnToDevices ends p, of whose recipient a linearizable read found devices only, as a message to one client and sends it to those
+// of the devices instead that its sender may send to. Without any of them, and if it was for that id and not for the user's
+// devices (an answer to who asked, or a part of what goes to the devices anyway), its recipient was not found.
 func (r *router) turnToDevices(p *pending, to []raftfsm.Device) {
+	o, whole := p.origin.(castOrigin)
+	if p.m.Re == 0 && (whole || p.origin == nil) {
+		to = allowedDevices(o, slices.Clone(to)) // others of the flow read it as well
+	} else {
+		to = nil
+	}
+	if len(to) == 0 {
+		r.notFound(p)
+		return
+	}
 	if p = r.pendings.take(p.ref); p == nil {
 		return
 	}
-	o, _ := p.origin.(castOrigin)
 	m := p.m
 	m.Ack, m.Ref = p.ack, 0
 	r.sendToDevices(o, nil, &m, max(p.deadline-now(), time.Millisecond), to, false)

@@ -103,7 +103,7 @@ func (l *lookAgain) more(t *deviceTally) {
 	if left <= 0 {
 		return
 	}
-	for _, d := range l.r.table.Devices(wire.ClientID{Tenant: t.m.Tenant, ID: t.m.To}, nil) {
+	for _, d := range allowedDevices(t.o, l.r.table.Devices(wire.ClientID{Tenant: t.m.Tenant, ID: t.m.To}, nil)) {
 		if slices.Contains(t.known, d.Client.ID) {
 			continue
 		}

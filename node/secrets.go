@@ -89,7 +89,12 @@ func (n *Node) clientAuth() (*gateway.Auth, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client-keys: %w", err)
 	}
-	return gateway.NewAuth(keys)
+	return gateway.NewAuth(keys, n.issued())
+}
+
+// issued is what login tokens must say of their issuer and audience, those that the cluster signs too.
+func (n *Node) issued() gateway.Issued {
+	return gateway.Issued{Issuer: n.cfg.ClientIssuer, Audience: n.cfg.ClientAudience}
 }
 
 // secretsRequest asks a holder of the CA key: to sign a certificate for a member (SignKey, SignNode), or to hand out the

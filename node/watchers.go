@@ -320,7 +320,10 @@ func (c clients) watcher(s *gateway.Session) *watcher {
 // openPresence completes the node.
 func (n *Node) openPresence() {
 	p := newPresence(n.ctx)
-	p.table, p.name, p.ages, p.refresh, p.friends = n.fsm, n.nameOf, n.ages, n.refresh, n.cfg.Friends
+	p.table, p.name, p.ages, p.refresh = n.fsm, n.nameOf, n.ages, n.refresh
+	if n.cfg.Friends != nil {
+		p.friends = &friendsTold{source: n.cfg.Friends, log: n.log}
+	}
 	n.presence, n.online = p, newOnlineCount()
 }
 

@@ -114,20 +114,31 @@ func TestParseKeys(t *testing.T) {
 		len(keys[2].Key) != 40 || !bytes.Equal(keys[3].Key, pub) || !bytes.Equal(keys[4].Key, priv) {
 		t.Fatalf("%v %v", keys, err)
 	}
+	pemPublic := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}))
+	asSecret := func(key string) string {
+		b, _ := json.Marshal([]map[string]string{{"kid": "a", "alg": "HS256", "key": key}})
+		return string(b)
+	}
 	secret := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("S"), 31))
 	for in, want := range map[string]string{
 		``:   "JSON list",
 		`{}`: "JSON list",
 		`[]`: "empty",
-		`[{"kid":"a","alg":"HS256","key":"x","more":1}]`:               "more",
-		`[{"kid":"a","alg":"HS256","key":""}]`:                         "entry 1 (kid \"a\"): key is missing",
-		`[{"kid":"a","alg":"HS256","key":"` + secret + `"}]`:           "at least 32",
-		`[{"kid":"a","alg":"RS256","key":"` + secret + `"}]`:           "RS256",
-		`[{"kid":"","alg":"HS256","key":"` + secret + `aaaa"}]`:        "kid",
-		`[{"kid":"a","alg":"EdDSA","key":"` + secret + `"}]`:           "EdDSA key",
-		`[{"kid":"a","alg":"EdDSA","key":"§"}]`:                        "neither",
-		`[{"kid":"a","alg":"EdDSA","key":"-----BEGIN nothing"}]`:       "PEM",
-		strings.TrimSuffix(string(file), "]") + "," + string(file[1:]): "given twice",
+		`[{"kid":"a","alg":"HS256","key":"x","more":1}]`:                                                    "more",
+		`[{"kid":"a","alg":"HS256","key":""}]`:                                                              "entry 1 (kid \"a\"): key is missing",
+		`[{"kid":"a","alg":"HS256","key":"` + secret + `"}]`:                                                "at least 32",
+		`[{"kid":"a","alg":"RS256","key":"` + secret + `"}]`:                                                "RS256",
+		`[{"kid":"","alg":"HS256","key":"` + secret + `aaaa"}]`:                                             "kid",
+		`[{"kid":"a","alg":"EdDSA","key":"` + secret + `"}]`:                                                "EdDSA key",
+		`[{"kid":"a","alg":"EdDSA","key":"§"}]`:                                                             "neither",
+		asSecret(pemPublic):                                                                                 "not a public or private key", // everybody could make tokens
+		asSecret(base64.StdEncoding.EncodeToString([]byte(pemPublic))):                                      "not a public or private key",
+		asSecret(base64.StdEncoding.EncodeToString(spki)):                                                   "not a public or private key",
+		asSecret(base64.StdEncoding.EncodeToString(pkcs8)):                                                  "not a public or private key",
+		asSecret(string(pem.EncodeToMemory(&pem.Block{Type: "OTHER", Bytes: bytes.Repeat([]byte{1}, 40)}))): "not a public or private key",
+		asSecret("\n" + pemPublic):                                                                          "openssl rand",
+		`[{"kid":"a","alg":"EdDSA","key":"-----BEGIN nothing"}]`:                                            "PEM",
+		strings.TrimSuffix(string(file), "]") + "," + string(file[1:]):                                      "given twice",
 		string(file) + "x": "follows",
 	} {
 		_, err := ParseKeys([]byte(in))
@@ -149,7 +160,7 @@ func FuzzParseKeys(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := NewAuth(keys); err != nil {
+		if _, err := NewAuth(keys, Issued{}); err != nil {
 			t.Fatalf("parsed but not usable: %v", err)
 		}
 	})
@@ -157,12 +168,12 @@ func FuzzParseKeys(f *testing.F) {
 
 func FuzzVerify(f *testing.F) {
 	key := Key{"k", AlgHS256, make([]byte, 32)}
-	a, err := NewAuth([]Key{key})
+	a, err := NewAuth([]Key{key}, Issued{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	now := time.Unix(1_800_000_000, 0)
-	good, _ := signToken(key, "bob", "", nil, nil, now, time.Hour)
+	good, _ := signToken(key, Issued{}, "bob", "", nil, nil, now, time.Hour)
 	f.Add(good)
 	f.Add("a.b.c")
 	f.Fuzz(func(t *testing.T, token string) {

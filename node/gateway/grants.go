@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,7 +16,7 @@ const MaxPatterns = 128
 //
 // A pattern is KIND:NAME, where NAME may end in "*", which stands for any rest:
 //
-//	client:bob  client:sensor-*       that client id; one without "/" reaches all devices of the user as well
+//	client:bob  client:sensor-*       that client id, and not the user's devices: client:bob/* is needed for these, or client:bob*
 //	user:bob    user:*                the user, by whichever of its ids: bob and bob/phone, as kind client or user
 //	group:room-*                      groups
 //	service:clock                     sending requests to that service; in join: serving it
@@ -219,28 +217,6 @@ func (g *Grants) refuser(refuses func(*Grants) bool) string {
 		}
 	}
 	return "the token"
-}
-
-// patternClaim is a list of patterns in a token. One that is null is refused: an issuer whose list is empty must not hand out
-// tokens that allow everything.
-type patternClaim struct{ list *[]string }
-
-func (c patternClaim) IsZero() bool { return c.list == nil }
-
-func (c patternClaim) MarshalJSON() ([]byte, error) {
-	return json.Marshal(append([]string{}, *c.list...))
-}
-
-func (c *patternClaim) UnmarshalJSON(b []byte) error {
-	var list []string
-	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) {
-		return errors.New("send and join must be lists of patterns: [] allows nothing, leaving them out leaves it to the node")
-	}
-	if err := json.Unmarshal(b, &list); err != nil {
-		return fmt.Errorf("send and join must be lists of patterns: %w", err)
-	}
-	c.list = &list
-	return nil
 }
 
 // Grants is what the session's token allows; nil: it says nothing. Valid once Backend.Login is called.

@@ -123,7 +123,7 @@ func TestBadGrants(t *testing.T) {
 func TestTokenGrants(t *testing.T) {
 	key := Key{"k", AlgHS256, bytes.Repeat([]byte{1}, 32)}
 	a := mustAuth(t, key)
-	token, err := SignTokenFor(key, "bob", "acme", &[]string{"user:*"}, &[]string{}, time.Hour)
+	token, err := SignTokenFor(key, Issued{}, "bob", "acme", &[]string{"user:*"}, &[]string{}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,14 +141,14 @@ func TestTokenGrants(t *testing.T) {
 	if id, err = a.Verify(plain, "", time.Now()); err != nil || id.Grants != nil {
 		t.Errorf("a token without claims: %+v, %v", id, err)
 	}
-	if _, err := SignTokenFor(key, "bob", "", &[]string{"x"}, nil, time.Hour); err == nil {
+	if _, err := SignTokenFor(key, Issued{}, "bob", "", &[]string{"x"}, nil, time.Hour); err == nil {
 		t.Error("a bad pattern was signed")
 	}
 	long := make([]string, 40)
 	for i := range long {
 		long[i] = "group:" + strings.Repeat("x", 200)
 	}
-	if _, err := SignTokenFor(key, "bob", "", &long, nil, time.Hour); err == nil || !strings.Contains(err.Error(), "bytes long") {
+	if _, err := SignTokenFor(key, Issued{}, "bob", "", &long, nil, time.Hour); err == nil || !strings.Contains(err.Error(), "bytes long") {
 		t.Errorf("a token too long for a login: %v", err)
 	}
 	for name, claim := range map[string]any{"null": nil, "a string": "user:*", "numbers": []int{1}, "a typo": []string{"usr:*"}} {

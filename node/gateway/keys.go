@@ -87,7 +87,7 @@ func (k Key) signing() (any, jwt.SigningMethod, error) {
 //	[{"kid": "main", "alg": "EdDSA", "key": "base64 of 32 (public) or 64 (private) bytes, or PEM"},
 //	 {"kid": "old",  "alg": "HS256", "key": "base64 of at least 32 bytes"}]
 //
-// Base64 is the standard or the URL alphabet, padded or not; PEM is PKIX "PUBLIC KEY" or PKCS #8 "PRIVATE KEY". Unknown
+// Base64 is the standard or the URL alphabet, padded or not; PEM is PKIX "PUBLIC KEY" or PKCS #8 "PRIVATE KEY", for EdDSA only. Unknown
 // fields and a kid given twice are errors. Errors name the entry and never show key material.
 func ParseKeys(b []byte) ([]Key, error) {
 	if len(b) > maxKeyFile {
@@ -112,7 +112,7 @@ func ParseKeys(b []byte) ([]Key, error) {
 	keys := make([]Key, 0, len(list))
 	known := make(map[string]bool, len(list))
 	for i, e := range list {
-		raw, err := decodeKey(e.Key)
+		raw, err := decodeKey(e.Alg, e.Key)
 		if err != nil {
 			return nil, fmt.Errorf("key file: entry %d (kid %.64q): %w", i+1, e.KID, err)
 		}
@@ -129,12 +129,15 @@ func ParseKeys(b []byte) ([]Key, error) {
 	return keys, nil
 }
 
-func decodeKey(s string) ([]byte, error) {
+func decodeKey(alg, s string) ([]byte, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
 		return nil, errors.New("key is missing")
 	}
-	if strings.HasPrefix(s, "-----BEGIN") {
+	if strings.HasPrefix(s, pemBegins) {
+		if alg == AlgHS256 {
+			return nil, errNoSecret
+		}
 		return decodePEM([]byte(s))
 	}
 	s = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(s), "=")
@@ -142,7 +145,28 @@ func decodeKey(s string) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("key is neither base64 nor PEM")
 	}
+	if alg == AlgHS256 && !secret(b) {
+		return nil, errNoSecret
+	}
 	return b, nil
+}
+
+const pemBegins = "-----BEGIN"
+
+// errNoSecret: whoever makes tokens by HS256 with what everybody may know lets everybody make them.
+var errNoSecret = fmt.Errorf("an %s secret is at least %d random bytes in base64, not a public or private key in PEM or DER: "+
+	"make one with `openssl rand -base64 32`, or say alg %s if this is an Ed25519 key", AlgHS256, minSecret, AlgEdDSA)
+
+// secret tells a secret from a key that was encoded once more, or whose PEM lines were left out.
+func secret(b []byte) bool {
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte(pemBegins)) {
+		return false
+	}
+	if _, err := x509.ParsePKIXPublicKey(b); err == nil {
+		return false
+	}
+	_, err := x509.ParsePKCS8PrivateKey(b)
+	return err != nil
 }
 
 func decodePEM(b []byte) ([]byte, error) {

@@ -17,7 +17,7 @@ import (
 
 func mustAuth(t *testing.T, keys ...Key) *Auth {
 	t.Helper()
-	a, err := NewAuth(keys)
+	a, err := NewAuth(keys, Issued{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,6 +253,9 @@ func (s *Session) identify(f *wire.Frame) *wire.Error {
 		if errors.Is(err, errTokenExpired) {
 			code = wire.TokenExpired
 		}
+		if detail := errors.Unwrap(err); detail != nil { // the client and the audit line have it in plain words
+			s.g.log.Info("a login token is refused", "client", s.client.String(), "remote", s.RemoteAddr(), "why", err, "detail", detail)
+		}
 		return wire.Errorf(code, "%v", err)
 	}
 	if f.Tenant != "" && f.Tenant != id.Client.Tenant {

@@ -185,7 +185,7 @@ func TestTokenEnds(t *testing.T) {
 	r := newRig(t, manual(clock, func(c *Config, _ *fakeNode) {
 		c.DevMode, c.Auth, c.Idle = false, mustAuth(t, key), time.Hour
 	}))
-	token, err := signToken(key, "bob", "acme", nil, nil, clock.Now(), time.Minute)
+	token, err := signToken(key, Issued{}, "bob", "acme", nil, nil, clock.Now(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

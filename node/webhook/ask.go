@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,10 +67,11 @@ func NewAsker(cfg AskConfig) (*Asker, error) {
 	return a, nil
 }
 
-// Ask posts question as JSON and decodes what is answered with a status 2xx into answer, whose fields that it does not know it
-// ignores. A *Denied is a 4xx that will not change by itself; any other error is a failure: no answer in time, 408, 425, 429, 5xx, or
-// something else than was asked for.
-func (a *Asker) Ask(ctx context.Context, question, answer any) error {
+// Ask posts question as JSON and has read take what is answered with a status 2xx: a JSON object's members, each by its exact name
+// and once. It must refuse those that it does not know: an answer that was meant otherwise than it is understood, such as
+// {"error":…} with a status 200, must not be taken for one that says nothing. A *Denied is a 4xx that will not change by itself;
+// any other error is a failure: no answer in time, 408, 425, 429, 5xx, or something else than was asked for.
+func (a *Asker) Ask(ctx context.Context, question any, read func(name string, value json.RawMessage) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
 	select {
@@ -105,7 +107,7 @@ func (a *Asker) Ask(ctx context.Context, question, answer any) error {
 	case len(body) > maxAnswer:
 		return fmt.Errorf("its answer is longer than %d bytes", maxAnswer)
 	}
-	if err := json.Unmarshal(body, answer); err != nil {
+	if err := wire.EachMember(body, read); err != nil {
 		return fmt.Errorf("its answer is not what was asked for: %w", err)
 	}
 	return nil
@@ -151,27 +153,50 @@ type Allowed struct {
 	Send, Join *[]string
 }
 
-// UnmarshalJSON refuses null, as tokens do: who has an empty list must not hand out everything.
-func (a *Allowed) UnmarshalJSON(b []byte) error {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(b, &fields); err != nil {
-		return err
+// member takes one member of the answer. It refuses null, as tokens do: who has an empty list must not hand out everything.
+func (a *Allowed) member(name string, value json.RawMessage) error {
+	var to **[]string
+	switch name {
+	case "send":
+		to = &a.Send
+	case "join":
+		to = &a.Join
+	default:
+		return unknown(name, `{"send":[…],"join":[…]}, each of which may be left out`)
 	}
-	if fields == nil {
-		return fmt.Errorf("want an object with send, join, or neither")
+	list, err := strs(value)
+	if err != nil {
+		return fmt.Errorf("%s must be a list of patterns, each a string: [] allows nothing, leaving it out leaves it to the token and the node", name)
 	}
-	for name, to := range map[string]**[]string{"send": &a.Send, "join": &a.Join} {
-		raw, ok := fields[name]
-		if !ok {
-			continue
-		}
-		var list []string
-		if err := json.Unmarshal(raw, &list); err != nil || list == nil {
-			return fmt.Errorf("%s must be a list of patterns: [] allows nothing, leaving it out leaves it to the token and the node", name)
-		}
-		*to = &list
-	}
+	*to = &list
 	return nil
+}
+
+// unknown is the error for a member that an answer must not have.
+func unknown(name, want string) error {
+	if name == "error" {
+		return errors.New(`it has an "error" but a status 2xx: to refuse, answer 403`)
+	}
+	return fmt.Errorf("it has %.64q, which means nothing here: want %s; to refuse, answer 403", name, want)
+}
+
+// strs reads a list of strings; it is never nil without an error.
+func strs(value json.RawMessage) ([]string, error) {
+	var list []*string
+	if err := json.Unmarshal(value, &list); err != nil {
+		return nil, err
+	}
+	if list == nil {
+		return nil, errors.New("null is no list")
+	}
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		if s == nil {
+			return nil, errors.New("null is no string")
+		}
+		out = append(out, *s)
+	}
+	return out, nil
 }
 
 // Allowed asks what a client that logs in may send to and join.
@@ -179,6 +204,6 @@ func (a *Asker) Allowed(ctx context.Context, client wire.ClientID, node string) 
 	var answer Allowed
 	err := a.Ask(ctx, struct {
 		Login Login `json:"login"`
-	}{Login{Client: client.ID, Tenant: client.Tenant, User: client.User(), Node: node}}, &answer)
+	}{Login{Client: client.ID, Tenant: client.Tenant, User: client.User(), Node: node}}, answer.member)
 	return answer, err
 }

@@ -56,7 +56,19 @@ func TestAllowed(t *testing.T) {
 		fails      string
 	}{
 		{200, `{"send":["user:*"],"join":[]}`, []string{"user:*"}, []string{}, "", ""},
-		{201, `{"join":["group:x"],"more":1}`, nil, []string{"group:x"}, "", ""},
+		{201, `{"join":["group:x"]}`, nil, []string{"group:x"}, "", ""},
+		// What was meant otherwise than it is understood lets nobody in.
+		{200, `{"error":"banned"}`, nil, nil, "", `it has an "error" but a status 2xx: to refuse, answer 403`},
+		{200, `{"send":[],"error":""}`, nil, nil, "", "to refuse, answer 403"},
+		{200, `{"allow":false}`, nil, nil, "", `"allow", which means nothing here`},
+		{200, `{"sned":["*"]}`, nil, nil, "", `"sned", which means nothing here`},
+		{200, `{"Send":["*"]}`, nil, nil, "", `"Send", which means nothing here`},
+		{200, `{"send":[],"SEND":["*"]}`, nil, nil, "", `"SEND", which means nothing here`},
+		{200, `{"send":[],"send":["*"]}`, nil, nil, "", `"send" is given twice`},
+		{200, `{"send":[null]}`, nil, nil, "", "send must be a list"},
+		{200, `{} {"send":[]}`, nil, nil, "", "something follows"},
+		{204, ``, nil, nil, "", "it is empty"},
+		{200, "\n", nil, nil, "", "it is empty"},
 		{200, `{}`, nil, nil, "", ""},
 		{200, `{"send":null}`, nil, nil, "", "send must be a list"},
 		{200, `{"join":"*"}`, nil, nil, "", "join must be a list"},
@@ -193,13 +205,40 @@ func TestFriendsCache(t *testing.T) {
 	}
 }
 
+// TestFriendsAnswers: answers that were meant otherwise are no lists of friends.
+func TestFriendsAnswers(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"friends":["bob"]}`:             "",
+		`{"friends":[]}`:                  "",
+		`{}`:                              `has no "friends"`,
+		``:                                "it is empty",
+		`{"Friends":["bob"]}`:             `"Friends", which means nothing here`,
+		`{"friends":["bob"],"error":"x"}`: `it has an "error"`,
+		`{"friends":["bob"],"friends":["carol"]}`: "given twice",
+		`{"friends":null}`:                        "must be a list of client ids",
+		`{"friends":[null]}`:                      "must be a list of client ids",
+		`{"friends":"bob"}`:                       "must be a list of client ids",
+		`{"friends":{"bob":1}}`:                   "must be a list of client ids",
+	} {
+		f, err := NewFriends(FriendsConfig{Ask: AskConfig{URL: backEnd(t, func(string) (int, string) { return 200, body }), Secret: askSecret}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := f.Friends(t.Context(), wire.ClientID{ID: "ann"})
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || len(got) != 0) {
+			t.Errorf("%s: %v, %v, want %q", body, got, err, want)
+		}
+		f.Close()
+	}
+}
+
 func FuzzAllowed(f *testing.F) {
 	for _, s := range []string{`{"send":["*"]}`, `{"send":null}`, `{"join":[1]}`, `null`, `{"send":[],"send":["x"]}`, "\x00"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a Allowed
-		if json.Unmarshal(b, &a) == nil && (a.Send != nil && *a.Send == nil || a.Join != nil && *a.Join == nil) {
+		if wire.EachMember(b, a.member) == nil && (a.Send != nil && *a.Send == nil || a.Join != nil && *a.Join == nil) {
 			t.Errorf("%s: a list that allows nothing is taken for none", b)
 		}
 	})

@@ -3,6 +3,7 @@ package webhook
 import (
 	"container/list"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -60,24 +61,30 @@ func (f *Friends) Friends(ctx context.Context, client wire.ClientID) ([]string, 
 	if ids, ok := f.kept(client); ok {
 		return ids, nil
 	}
-	var answer struct {
-		Friends *[]string `json:"friends"`
-	}
+	var friends []string // nil: there is no answer
 	err := f.asker.Ask(ctx, struct {
 		Of Login `json:"friends_of"`
-	}{Login{Client: client.ID, Tenant: client.Tenant, User: client.User()}}, &answer)
+	}{Login{Client: client.ID, Tenant: client.Tenant, User: client.User()}}, func(name string, value json.RawMessage) (err error) {
+		if name != "friends" {
+			return unknown(name, `{"friends":[…]}`)
+		}
+		if friends, err = strs(value); err != nil {
+			return errors.New("friends must be a list of client ids, each a string")
+		}
+		return nil
+	})
 	var denied *Denied
 	switch {
 	case errors.As(err, &denied) && denied.Status == http.StatusNotFound:
-		answer.Friends = &[]string{}
+		friends = []string{}
 	case denied != nil:
 		return nil, fmt.Errorf("it refuses: %w", denied)
 	case err != nil:
 		return nil, fmt.Errorf("no answer from the back end that knows friend lists: %w", err)
-	case answer.Friends == nil:
+	case friends == nil:
 		return nil, errors.New(`the back end's answer has no "friends"`)
 	}
-	ids := (*answer.Friends)[:min(len(*answer.Friends), wire.MaxWatches)]
+	ids := friends[:min(len(friends), wire.MaxWatches)]
 	f.keep(client, ids)
 	return ids, nil
 }

@@ -263,7 +263,7 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if err := a.Ask(t.Context(), 1, &struct{}{}); err == nil || strings.Contains(err.Error(), "hidden") {
+	if err := a.Ask(t.Context(), 1, nil); err == nil || strings.Contains(err.Error(), "hidden") {
 		t.Errorf("nobody is there: %v", err)
 	}
 	var none *Sender // what a node without a webhook has
