@@ -52,7 +52,7 @@ func serviceOf(tenant, name string) wire.Topic {
 	return wire.Topic{Tenant: tenant, Kind: wire.TopicService, Name: name}
 }
 
-// send takes a request; m is valid during the call only, and its Instance is the one of the sender's direct messages.
+// send takes a request; m is valid during the call only, and its Instance is the one that the sender logged in with.
 func (s *services) send(o origin, m *wire.Forward, timeout time.Duration) {
 	m.Instance = wire.CastSender(m.Instance, wire.ToService, m.To)
 	if !s.r.pendings.reserve(len(m.Payload)) {

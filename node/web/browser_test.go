@@ -307,6 +307,27 @@ func TestBrowserChat(t *testing.T) {
 	bob.do(chromedp.EmulateViewport(390, 780, chromedp.EmulateScale(2), chromedp.EmulateMobile))
 	bob.screenshot("-phone")
 
+	// Who is online has a dot, over nodes and moves; who goes without a word has a grey one.
+	dot := func(who, want string) {
+		t.Helper()
+		js := fmt.Sprintf(`[...document.querySelectorAll("#people li")].find((li) => li.title.startsWith(%q))?.dataset.online ?? "nobody"`, who+" ")
+		got := ""
+		if !eventually(func() bool { got = bob.eval(js); return got == want }) {
+			t.Fatalf("%s's dot is %s, want %s", who, got, want)
+		}
+	}
+	dot("ann", "true")
+	ann.eval(fmt.Sprintf(`import("/v1/imroute.js").then(async (m) => {
+		window.ghost = new m.Client({ client: "ghost", addrs: [%q], groups: ["room:lobby"] });
+		await ghost.connect();
+		await ghost.send("room:lobby", JSON.stringify({ room: "lobby", type: "join", node: "n1", addr: "x" }), { kind: "group" });
+		return "";
+	})`, c.Nodes[0].ClientWS))
+	dot("ghost", "true")
+	ann.eval(`ghost.close().then(() => "")`)
+	dot("ghost", "false")
+	bob.screenshot("-dots")
+
 	// Others are seen to go, whether they leave or close the tab.
 	cat := openTab(t, browser, "cat", at(0, "cat"))
 	cat.enter()

@@ -6,6 +6,8 @@
  *     c.on("message", (m) => console.log(m.from, m.text));
  *     await c.connect();
  *     await c.send("bob", "hello", { ack: "client" });
+ *     await c.watch(["bob"], (p) => console.log(p.client, p.online ? `online at ${p.node}` : "offline"));
+ *     console.log((await c.request("clock", "now?", { kind: "service" })).text);
  *
  * A client keeps itself connected: a lost connection, a node that is drained or dies, an expired token lead to another login,
  * here or elsewhere as the code's class says, after a jittered pause. What waits for a result is sent again under its old
@@ -60,7 +62,7 @@ export type Reason =
 // codes end
 
 export type CodeClass = "final" | "retry-here" | "retry-elsewhere";
-/** A message to a service that is sent again after a lost connection may be carried out twice. */
+/** A message to a service goes to one instance and is never sent again: if its connection ends first, the outcome is `unknown`. */
 export type Kind = "client" | "group" | "all" | "others" | "prefix" | "user" | "service";
 export type Ack = "none" | "owner" | "client";
 
@@ -164,6 +166,73 @@ export class ImrouteError extends Error {
   result: Result | undefined;
 }
 
+/** The answer to a request that failed where it was handled. */
+export class Fault extends Error {
+  constructor(code: number, text?: string, options?: ErrorOptions);
+  /** What requester and handler agree on, 1 to 4294967295; those below 100 are the SDKs'. */
+  readonly code: number;
+  readonly text: string;
+}
+
+/** Faults that the client itself answers with: the handler failed; more requests than it takes; it serves that no more. The last two did nothing. */
+export const faults: Readonly<{ internal: 1; busy: 2; gone: 3 }>;
+
+/** Used for the instance of requests to services; here because `crypto.subtle` is missing on plain http. */
+export function sha256(bytes: Uint8Array): Uint8Array;
+
+export type Payload = string | Uint8Array | ArrayBuffer;
+
+export interface RequestOptions {
+  /** What `to` names. Default `client`. */
+  kind?: "client" | "service";
+  /** For the answer to be here. Default: the client's `timeout`. */
+  timeout?: number;
+  /** Gives up waiting; it may be done all the same. */
+  signal?: AbortSignal;
+}
+
+/** The answer to a request. */
+export interface Reply {
+  readonly from: string;
+  /** Of the request, among this client's. */
+  readonly id: string;
+  readonly text: string;
+  readonly bytes: Uint8Array;
+  /** From the call to the answer. */
+  readonly rtt: number;
+}
+
+/** What an instance of a service was asked. */
+export interface Request {
+  readonly service: string;
+  readonly from: string;
+  /** With id, names the request for ever. */
+  readonly instance: string;
+  readonly id: string;
+  readonly text: string;
+  readonly bytes: Uint8Array;
+  /** Aborts when the requester waits no longer, and when the service or the client ends. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Answers a request. What it throws is answered as it is if it is a Fault, otherwise as fault 1 with its text, and shown. undefined
+ * is an empty answer.
+ */
+export type Handler = (request: Request) => Payload | void | Promise<Payload | void>;
+
+/** Whether somebody is online. */
+export interface Presence {
+  readonly client: string;
+  readonly online: boolean;
+  /** Online: where. */
+  readonly node: string;
+  /** Rises with each session; offline: of the last one, "0" if not known. Compare as BigInt. */
+  readonly epoch: string;
+  /** Online: when the session began; null if not known. */
+  readonly since: Date | null;
+}
+
 export interface Message {
   readonly from: string;
   readonly kind: Kind;
@@ -179,6 +248,10 @@ export interface Message {
   readonly bytes: Uint8Array;
   /** Says that the message was dealt with, if its sender asked; needed only with `manualAck`. */
   ack(): void;
+  /** Answers whoever sent this with `request`. What becomes of the answer is told to nobody. */
+  reply(payload: Payload): void;
+  /** `reply` for what failed: the requester's promise rejects with this Fault. */
+  replyFault(code: number, text?: string): void;
 }
 
 export type State =
@@ -193,8 +266,10 @@ export interface Events {
   /** In order, no message twice, none of a past epoch. */
   message: Message;
   state: State;
-  /** In a group no more without having asked for it: closed, or refused after a reconnect. */
-  left: { group: string; error: ImrouteError };
+  /** In a group, or an instance of a service, no more without having asked for it: closed, or refused after a reconnect. The other one is "". */
+  left: { group: string; service: string; error: ImrouteError };
+  /** A watch that had begun was refused after a reconnect and has ended. */
+  unwatched: { ids: string[]; friends: boolean; error: ImrouteError };
   /** A message with ack `none` that failed. */
   refused: Result;
   /** A frame of a type that this version does not know; it is also an event of its own type's name. */
@@ -220,12 +295,44 @@ export class Client {
 
   /** Resolves at the first login that holds. Rejects when a node refuses for good, or signal aborts, which ends the client. */
   connect(options?: { signal?: AbortSignal }): Promise<void>;
-  /** Rejects with an ImrouteError unless it was delivered. With ack `none` it resolves once the message is taken. */
-  send(to: string, payload?: string | Uint8Array | ArrayBuffer, options?: SendOptions): Promise<Result>;
+  /**
+   * Rejects with an ImrouteError unless it was delivered. With ack `none` it resolves once the message is taken. A payload that
+   * is missing is a TypeError; "" is an empty one. Text travels as UTF-8: half a surrogate pair becomes U+FFFD. What is larger
+   * than the cluster takes is refused as `too_large`, and nothing else is affected.
+   */
+  send(to: string, payload: Payload, options?: SendOptions): Promise<Result>;
   /** Resolves once the cluster knows; the client stays a member over reconnects, until `leave`. */
   join(group: string): Promise<void>;
   leave(group: string): Promise<void>;
+  /**
+   * Tells listener of each of ids whether it is online: first the present state, then every change, those of one id in order, with
+   * epochs that never fall. Resolves, once the present states were told, with what ends it. A user's id without "/" is online
+   * while any of his devices is. It goes on over reconnects. At most 1000 ids, together with those of other watches; rejects with an
+   * ImrouteError if the cluster refuses.
+   */
+  watch(ids: string | Iterable<string>, listener: (p: Presence) => unknown): Promise<() => void>;
+  /** `watch` for those whom the cluster's friend source names for this client, as it does now and after each reconnect. */
+  watchFriends(listener: (p: Presence) => unknown): Promise<() => void>;
+  /** Ends watching ids, whichever `watch` named them. */
+  unwatch(ids: string | Iterable<string>): void;
+
+  /**
+   * Asks a client, which answers with `Message.reply`, or one instance of a service, and resolves with the answer. Only whoever was
+   * asked can answer: the client, a device of the user, an instance that was given the request. Rejects with
+   *   - a Fault: it was handled, and failed there;
+   *   - an ImrouteError `offline`, `overloaded` or `unavailable`: nobody had it;
+   *   - `timeout` or `unknown`: somebody may have done it, or may yet do it. A request to a service is never done twice.
+   */
+  request(to: string, payload: Payload, options?: RequestOptions): Promise<Reply>;
+  /**
+   * Makes this client an instance of a service, for capacity requests at a time (64), and resolves once the cluster knows. It
+   * stays one over reconnects until the function that it resolves with is called: that waits until what is being handled is
+   * answered, for timeout (3000) at most. Outside development mode a client may serve what its user id names.
+   */
+  serve(service: string, handler: Handler, options?: { capacity?: number }): Promise<(options?: { timeout?: number }) => Promise<void>>;
   /** Sends a frame of any type under an id of its own and resolves with its result frame. Not repeated over reconnects. */
+  exchange(frame: { type: string; [field: string]: unknown }, options?: { timeout?: number }): Promise<{ code: number; reason: Reason; [field: string]: unknown }>;
+  /** @deprecated `exchange` by its former name. */
   request(frame: { type: string; [field: string]: unknown }, options?: { timeout?: number }): Promise<{ code: number; reason: Reason; [field: string]: unknown }>;
   /** Logs in at another node and takes over from the present session once that holds; resolves with the node's name. */
   move(addr: string): Promise<string>;

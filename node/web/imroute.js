@@ -78,6 +78,20 @@ export class ImrouteError extends Error {
   }
 }
 
+/** The answer to a request that failed where it was handled; code is what requester and handler agree on, never 0. */
+export class Fault extends Error {
+  constructor(code, text = "", options) {
+    if (!Number.isInteger(code) || code < 1 || code >= 2 ** 32) throw new RangeError(`fault ${code}: want a whole number from 1 to 4294967295`);
+    super(text ? `fault ${code}: ${text}` : `fault ${code}`, options);
+    this.name = "Fault";
+    this.code = code;
+    this.text = text;
+  }
+}
+
+/** Faults that the client itself answers with. */
+export const faults = Object.freeze({ internal: 1, busy: 2, gone: 3 });
+
 const NEVER = Infinity;
 const DEFAULT_IDLE = 30_000; // all times are in milliseconds
 const MIN_IDLE = 100;
@@ -101,13 +115,20 @@ const COST = 64; // counted for each kept message on top of its payload and reci
 const MAX_GROUPS = 1000;
 const LOGIN_GROUPS = 64;
 const LOGIN_GROUP_BYTES = 3 << 10;
+const MAX_SERVICE_LOAD = 10_000;
+const SERVICE_LOAD = 64; // unless the application says otherwise
+const MAX_WATCHES = 1000;
+const WATCH_IDS = 64; // that one frame carries
+const WATCH_BYTES = 3 << 10;
+const WATCH_ASKS = 8; // watch and unwatch frames without a result; the others wait for these
 const KINDS = new Set(["client", "group", "all", "others", "prefix", "user", "service"]);
+const SERVICE = 6; // the number of that kind, as CastSender counts
 const ACKS = new Set(["none", "owner", "client"]);
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-const EVENTS = new Set(["message", "state", "left", "refused", "frame"]); // names that no frame type takes over
+const EVENTS = new Set(["message", "state", "left", "unwatched", "refused", "frame"]); // names that no frame type takes over
 const FAILED = Symbol("a listener threw");
 
 const byteLength = (s) => encoder.encode(s).length;
@@ -150,12 +171,46 @@ function fromBase64(s) {
   return Uint8Array.from(raw, (c) => c.charCodeAt(0));
 }
 
-/** A received message. */
-export class Message {
-  #client;
+/** What a frame needs to carry a payload: {size, field, value}. size is in bytes, as the cluster counts. */
+function encodePayload(payload) {
+  if (typeof payload === "string") {
+    const wellFormed = /[\ud800-\udfff]/.test(payload) ? decoder.decode(encoder.encode(payload)) : payload; // U+FFFD for a lone surrogate
+    const size = byteLength(wellFormed);
+    // A node reads no more than twice the limit: text that escapes blow up travels as bytes, which recipients cannot tell.
+    const escaped = size + JSON.stringify(wellFormed).length - 2 - wellFormed.length;
+    if (escaped <= Math.ceil(size / 3) * 4) return { size, field: "payload", value: wellFormed };
+    return { size, field: "payload_b64", value: toBase64(encoder.encode(wellFormed)) };
+  }
+  let bytes;
+  if (ArrayBuffer.isView(payload)) bytes = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
+  else if (payload instanceof ArrayBuffer) bytes = new Uint8Array(payload);
+  else if (payload === undefined) throw new TypeError('payload is missing: give a string or bytes, "" for an empty message');
+  else throw new ImrouteError(codes.bad_request, "payload: want a string or bytes");
+  return { size: bytes.length, field: "payload_b64", value: toBase64(bytes) };
+}
+
+/** What was received, as text or bytes. */
+class Content {
   #text;
   #bytes;
-  constructor(client, f) {
+  constructor(f) {
+    if (typeof f.payload_b64 === "string") this.#bytes = fromBase64(f.payload_b64);
+    else this.#text = text(f.payload);
+  }
+  get text() {
+    return this.#text ?? decoder.decode(this.#bytes);
+  }
+  get bytes() {
+    return this.#bytes ?? encoder.encode(this.#text);
+  }
+}
+
+/** A received message. */
+export class Message extends Content {
+  #ack;
+  #reply;
+  constructor(ack, reply, f) {
+    super(f);
     this.from = f.from;
     this.kind = text(f.kind) || "client";
     this.to = text(f.to);
@@ -164,21 +219,107 @@ export class Message {
     this.id = u64(f, "id").toString();
     this.epoch = u64(f, "epoch").toString();
     this.wantsAck = f.ack === "client";
-    this.#client = client;
-    if (typeof f.payload_b64 === "string") this.#bytes = fromBase64(f.payload_b64);
-    else this.#text = text(f.payload);
+    this.#ack = ack;
+    this.#reply = reply;
     Object.freeze(this);
   }
-  get text() {
-    return this.#text ?? decoder.decode(this.#bytes);
-  }
-  get bytes() {
-    return this.#bytes ?? encoder.encode(this.#text);
-  }
   ack() {
-    if (this.wantsAck) this.#client(this);
+    if (this.wantsAck) this.#ack(this);
+  }
+  /** Answers whoever sent this with request. */
+  reply(payload) {
+    this.#reply(this, encodePayload(payload), 0);
+  }
+  /** reply for what failed. */
+  replyFault(code, text = "") {
+    const fault = new Fault(code, text);
+    this.#reply(this, encodePayload(fault.text), fault.code);
   }
 }
+
+/** What an instance of a service was asked. */
+class Request extends Content {
+  constructor(f, signal) {
+    super(f);
+    this.service = text(f.to);
+    this.from = f.from;
+    this.instance = u64(f, "instance").toString();
+    this.id = u64(f, "id").toString();
+    this.signal = signal;
+    Object.freeze(this);
+  }
+}
+
+/** The answer to a request. */
+class Reply extends Content {
+  constructor(f, rtt) {
+    super(f);
+    this.from = f.from;
+    this.id = u64(f, "re").toString();
+    this.rtt = rtt;
+    Object.freeze(this);
+  }
+}
+
+// ---- under which instance requests travel -----------------------------------------------------------------------------
+
+/** The fractional bits of a prime's root, 32 of them. */
+function primes(n) {
+  const out = [];
+  for (let k = 2; out.length < n; k++) if (out.every((p) => k % p !== 0)) out.push(k);
+  return out;
+}
+const fraction = (x) => ((x - Math.floor(x)) * 2 ** 32) | 0;
+let rounds; // SHA-256's constants, once they are needed
+
+/** SHA-256, because crypto.subtle exists in secure contexts only, and waits. */
+export function sha256(bytes) {
+  rounds ??= primes(64).map((p) => fraction(Math.cbrt(p)));
+  const h = primes(8).map((p) => fraction(Math.sqrt(p)));
+  const padded = new Uint8Array((bytes.length + 9 + 63) & ~63);
+  padded.set(bytes);
+  padded[bytes.length] = 0x80;
+  const view = new DataView(padded.buffer);
+  view.setUint32(padded.length - 8, Math.floor(bytes.length / 2 ** 29));
+  view.setUint32(padded.length - 4, bytes.length << 3);
+  const w = new Int32Array(64);
+  const turn = (x, n) => (x >>> n) | (x << (32 - n));
+  for (let at = 0; at < padded.length; at += 64) {
+    for (let i = 0; i < 16; i++) w[i] = view.getInt32(at + 4 * i);
+    for (let i = 16; i < 64; i++) {
+      const x = w[i - 15];
+      const y = w[i - 2];
+      w[i] = w[i - 16] + (turn(x, 7) ^ turn(x, 18) ^ (x >>> 3)) + w[i - 7] + (turn(y, 17) ^ turn(y, 19) ^ (y >>> 10));
+    }
+    let [a, b, c, d, e, f, g, k] = h;
+    for (let i = 0; i < 64; i++) {
+      const t1 = (k + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + rounds[i] + w[i]) | 0;
+      const t2 = ((turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+      [k, g, f, e, d, c, b, a] = [g, f, e, (d + t1) | 0, c, b, a, (t1 + t2) | 0];
+    }
+    [a, b, c, d, e, f, g, k].forEach((v, i) => (h[i] = (h[i] + v) | 0));
+  }
+  const out = new DataView(new ArrayBuffer(32));
+  h.forEach((v, i) => out.setInt32(4 * i, v));
+  return new Uint8Array(out.buffer);
+}
+
+/**
+ * The instance of a client's requests to a service, as mesh/wire.CastSender makes it, of the instance that the client logs in
+ * with. Nodes tell nobody that one: only who was given such a request can name it in an answer.
+ */
+function serviceInstance(secret, service) {
+  const name = encoder.encode(service);
+  const b = new Uint8Array(9 + name.length);
+  new DataView(b.buffer).setBigUint64(0, BigInt(secret));
+  b[8] = SERVICE;
+  b.set(name, 9);
+  const n = new DataView(sha256(b).buffer).getBigUint64(0);
+  return (n || 1n).toString();
+}
+
+/** Whether from is the client to, or if to is a user, one of his devices. */
+const standsFor = (from, to) => from === to || (!to.includes("/") && from.startsWith(`${to}/`));
 
 // ---- what was seen ----------------------------------------------------------------------------------------------------
 
@@ -311,6 +452,7 @@ class Session {
   heldSize = 0;
   groups = [];
   epoch = 0n;
+  instance = "0"; // under which this client's messages arrive
   node = "";
   idle = DEFAULT_IDLE;
   maxPayload = MAX_PAYLOAD;
@@ -403,11 +545,19 @@ export class Client {
   #askingSince = NEVER;
   #maxPayload = MAX_PAYLOAD;
   #groups = new Map(); // wanted: name → {member, asking, waiters}
-  #asked = new Map(); // requests without an answer, by id
+  #asked = new Map(); // frames other than messages that have no result yet, by id
+  #asks = new Map(); // requests without an answer, by id
+  #services = new Map(); // served: by name
   #late = new Set(); // ids given up here: what a node says of them later is no news
+
+  // whom it watches
+  #watches = new Set();
+  #watchQueue = []; // [frame, answered]: frames that wait for the results of earlier ones
+  #watchAsks = 0; // without a result
 
   // what is received
   #epoch = 0n;
+  #sender = "0"; // the instance that others see
   #seen = new Seen();
 
   // time
@@ -419,7 +569,8 @@ export class Client {
     const cfg = { ...config };
     this.#env = { ...browser(), ...cfg.environment };
     if (typeof this.#env.WebSocket !== "function") throw new TypeError("environment.WebSocket is missing: this runtime has none of its own");
-    if (typeof cfg.client !== "string" || cfg.client === "" || byteLength(cfg.client) > 255) throw new TypeError("client: want an id of 1 to 255 bytes");
+    if (typeof cfg.client !== "string") throw new TypeError("client: want a string");
+    if (badName(cfg.client)) throw new TypeError(`client: ${badName(cfg.client)}`);
     const scheme = globalThis.location?.protocol === "https:" ? "wss" : "ws";
     const addrs = cfg.addrs ?? (globalThis.location?.host ? [globalThis.location.host] : []);
     if (addrs.length === 0) throw new TypeError("addrs is empty: name at least one node, as host:port or wss://host:port");
@@ -521,45 +672,143 @@ export class Client {
    * Sends one message and resolves with its result. Rejects with an ImrouteError whose result, if there is one, says more.
    * With ack "none" it resolves once the message is taken; what fails later is told to "refused".
    */
-  send(to, payload = "", options = {}) {
-    const { kind = "client", ack = "owner", timeout = this.#cfg.timeout, signal } = options;
+  send(to, payload, options = {}) {
     return new Promise((resolve, reject) => {
-      checkTo(kind, to);
-      if (!ACKS.has(ack)) throw new ImrouteError(codes.bad_request, `ack ${JSON.stringify(ack)}: want none, owner or client`);
-      if (!(timeout > 0 && timeout <= MAX_TIMEOUT)) throw new ImrouteError(codes.bad_request, `timeout ${timeout}: want milliseconds above 0, at most ${MAX_TIMEOUT}`);
-      if (signal?.aborted) throw new ImrouteError(codes.unavailable, "aborted", { cause: signal.reason });
-      if (this.#error) throw this.#error;
-      const isText = typeof payload === "string";
-      if (!isText && !ArrayBuffer.isView(payload) && !(payload instanceof ArrayBuffer)) throw new ImrouteError(codes.bad_request, "payload: want a string or bytes");
-      const size = isText ? byteLength(payload) : payload.byteLength;
-      if (size > this.#maxPayload) throw new ImrouteError(codes.too_large, `payload of ${size} bytes: the cluster takes ${this.#maxPayload} at most`);
-      const cost = size + byteLength(to) + COST;
-      if ((this.#bytes > 0 && this.#bytes + cost > this.#cfg.queueBytes) || (ack !== "none" && this.#inFlight >= this.#cfg.maxInFlight)) {
-        throw new ImrouteError(codes.overloaded, "too much is waiting in this client: wait for results, or raise queueBytes or maxInFlight");
-      }
-      const frame = { type: "send", id: String(++this.#counter), to };
-      if (kind !== "client") frame.kind = kind;
-      if (ack !== "none") frame.ack = ack;
-      if (isText) frame.payload = payload;
-      else frame.payload_b64 = toBase64(ArrayBuffer.isView(payload) ? new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength) : new Uint8Array(payload));
-      const now = this.#env.now();
-      const p = { id: frame.id, frame, size, cost, ack, start: now, deadline: now + timeout, tries: 0, resolve, reject, signal, onAbort: null };
-      if (signal && ack !== "none") {
-        p.onAbort = () => this.#settle(p, p.tries ? codes.timeout : codes.unavailable, { text: "aborted", cause: signal.reason });
-        signal.addEventListener("abort", p.onAbort, { once: true });
-      }
-      this.#pending.set(p.id, p);
-      this.#bytes += cost;
-      if (ack !== "none") {
-        if (this.#inFlight++ === 0) this.#askingSince = now;
-      } else {
-        resolve({ code: 0, reason: "none", id: p.id, node: "", count: 0, missed: 0, missedIds: [], text: "", rtt: 0 });
-      }
-      this.#soonest = Math.min(this.#soonest, p.deadline);
-      this.#unsent.push(p);
-      this.#flush();
-      this.#schedule();
+      const { kind = "client", ack = "owner", timeout = this.#cfg.timeout, signal } = options;
+      this.#post({ kind, to, ack, timeout, signal, payload: encodePayload(payload), resolve, reject });
     });
+  }
+
+  /** Takes a message in; throws if it can never be sent, or there is no room for it. */
+  #post({ kind = "client", to, ack = "owner", timeout = this.#cfg.timeout, signal, payload, answer, ask, resolve, reject }) {
+    checkTo(kind, to);
+    if (!ACKS.has(ack)) throw new ImrouteError(codes.bad_request, `ack ${JSON.stringify(ack)}: want none, owner or client`);
+    if (!(timeout > 0 && timeout <= MAX_TIMEOUT)) throw new ImrouteError(codes.bad_request, `timeout ${timeout}: want milliseconds above 0, at most ${MAX_TIMEOUT}`);
+    if (signal?.aborted) throw new ImrouteError(codes.unavailable, "aborted", { cause: signal.reason });
+    if (this.#error) throw this.#error;
+    const { size, field, value } = payload;
+    if (size > this.#maxPayload) throw new ImrouteError(codes.too_large, `payload of ${size} bytes: the cluster takes ${this.#maxPayload} at most`);
+    const cost = size + byteLength(to) + COST;
+    if ((this.#bytes > 0 && this.#bytes + cost > this.#cfg.queueBytes) || (ack !== "none" && this.#inFlight >= this.#cfg.maxInFlight)) {
+      throw new ImrouteError(codes.overloaded, "too much is waiting in this client: wait for results, or raise queueBytes or maxInFlight");
+    }
+    const frame = { type: "send", id: String(++this.#counter), to };
+    if (kind !== "client") frame.kind = kind;
+    if (ack !== "none") frame.ack = ack;
+    if (answer) Object.assign(frame, answer); // re, re_instance, fault
+    frame[field] = value;
+    const now = this.#env.now();
+    const p = { id: frame.id, frame, size, cost, ack, once: kind === "service", over: null, start: now, deadline: now + timeout, tries: 0, resolve, reject, signal, onAbort: null };
+    if (signal && ack !== "none") {
+      p.onAbort = () => this.#settle(p, p.tries ? codes.timeout : codes.unavailable, { text: "aborted", cause: signal.reason });
+      signal.addEventListener("abort", p.onAbort, { once: true });
+    }
+    if (ask) this.#asks.set((ask.id = p.id), ask);
+    this.#pending.set(p.id, p);
+    this.#bytes += cost;
+    if (ack !== "none") {
+      if (this.#inFlight++ === 0) this.#askingSince = now;
+    } else {
+      resolve({ code: 0, reason: "none", id: p.id, node: "", count: 0, missed: 0, missedIds: [], text: "", rtt: 0 });
+    }
+    this.#soonest = Math.min(this.#soonest, p.deadline);
+    this.#unsent.push(p);
+    this.#flush();
+    this.#schedule();
+  }
+
+  /**
+   * Asks a client, or one instance of a service, and resolves with the answer. Rejects with a Fault if it failed there, otherwise
+   * with an ImrouteError: offline, overloaded and unavailable say that nobody had it, timeout and unknown that somebody may have
+   * done it. A request to a service is never done twice.
+   */
+  request(to, payload, options = {}) {
+    if (typeof to === "object" && to !== null) return this.exchange(to, payload);
+    return new Promise((resolve, reject) => {
+      const { kind = "client", timeout = this.#cfg.timeout, signal } = options;
+      if (kind !== "client" && kind !== "service") throw new ImrouteError(codes.bad_request, `a request goes to a client or a service, not to ${JSON.stringify(kind)}`);
+      if (this.#asks.size >= this.#cfg.maxInFlight) throw new ImrouteError(codes.overloaded, "too many requests wait for an answer: wait for some, or raise maxInFlight");
+      const start = this.#env.now();
+      const ask = { id: "", kind, to, start, timer: null, signal, onAbort: null, resolve, reject };
+      const had = () => {
+        if (this.#asks.get(ask.id) !== ask) return; // the answer was faster
+        const give = (text, cause) => this.#answerWith(ask, new ImrouteError(codes.timeout, text, cause && { cause }));
+        const left = Math.max(0, start + timeout - this.#env.now());
+        ask.timer = this.#env.setTimeout(() => give("it was handed over, but not answered within the time-out"), Math.min(left, 2 ** 31 - 1));
+        if (!signal) return;
+        if (signal.aborted) return give("aborted", signal.reason);
+        ask.onAbort = () => give("aborted", signal.reason);
+        signal.addEventListener("abort", ask.onAbort, { once: true });
+      };
+      this.#post({ kind, to, timeout, signal, payload: encodePayload(payload), ask, resolve: had, reject: (err) => this.#answerWith(ask, err) });
+    });
+  }
+
+  /** Ends a request, with a Reply or an error; the first one counts. */
+  #answerWith(ask, outcome) {
+    if (this.#asks.get(ask.id) !== ask) return;
+    this.#asks.delete(ask.id);
+    if (ask.timer !== null) this.#env.clearTimeout(ask.timer);
+    if (ask.onAbort) ask.signal.removeEventListener("abort", ask.onAbort);
+    const p = this.#pending.get(ask.id); // its result is no news any more
+    if (p) {
+      if (p.tries) this.#lateResult(p.id);
+      this.#drop(p);
+    }
+    if (outcome instanceof Error) ask.reject(outcome);
+    else ask.resolve(outcome);
+  }
+
+  /**
+   * Tells f of each of ids whether it is online: first the present state, then every change. Resolves, once the present states
+   * were told, with what ends that. It goes on over reconnects.
+   */
+  async watch(ids, f) {
+    const list = [...new Set(typeof ids === "string" ? [ids] : ids)];
+    if (list.length === 0 || list.length > MAX_WATCHES) throw new ImrouteError(codes.bad_request, `watch: ${list.length} ids: want 1 to ${MAX_WATCHES}`);
+    for (const id of list) checkTo("client", id);
+    return this.#watch({ ids: new Set(list.sort()), list: "" }, f);
+  }
+
+  /** watch for those whom the cluster's friend source names for this client, as it does now and after each reconnect. */
+  async watchFriends(f) {
+    return this.#watch({ ids: new Set(), list: "friends" }, f);
+  }
+
+  async #watch(w, f) {
+    if (typeof f !== "function") throw new TypeError("watch: want a function to tell");
+    if (this.#error) throw this.#error;
+    Object.assign(w, { f, told: new Map(), begun: false, began: withResolvers() });
+    this.#watches.add(w);
+    if (this.#cur) this.#askWatch(w);
+    await w.began.promise;
+    return () => this.#unwatch(w, [...w.ids]);
+  }
+
+  /** Ends watching ids, whichever watch named them. */
+  unwatch(ids) {
+    const list = typeof ids === "string" ? [ids] : [...ids];
+    for (const w of [...this.#watches]) {
+      const of = list.filter((id) => w.ids.has(id));
+      if (of.length > 0) this.#unwatch(w, of);
+    }
+  }
+
+  /**
+   * Makes this client an instance of a service and resolves, once the cluster knows, with what ends that. handler gets requests,
+   * capacity of them at a time at most, and returns the answer or a promise of it. It stays one over reconnects.
+   */
+  async serve(name, handler, { capacity = SERVICE_LOAD } = {}) {
+    checkTo("service", name);
+    if (typeof handler !== "function") throw new TypeError("serve: want a function that answers");
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_SERVICE_LOAD) throw new ImrouteError(codes.bad_request, `capacity ${capacity}: want 1 to ${MAX_SERVICE_LOAD}`);
+    if (this.#error) throw this.#error;
+    if (this.#services.has(name)) throw new ImrouteError(codes.refused, `this client serves ${name} already`);
+    const v = { name, handler, capacity, asking: false, begun: false, began: withResolvers(), open: new Set() };
+    this.#services.set(name, v);
+    if (this.#cur) this.#askServe(v);
+    await v.began.promise;
+    return (options) => this.#unserve(v, options);
   }
 
   /** Resolves once the cluster knows that this client is in the group; it stays so over reconnects, until leave. */
@@ -577,11 +826,12 @@ export class Client {
   }
 
   async leave(group) {
+    checkTo("group", group);
     if (this.#error) throw this.#error;
     this.#unwant(group, new ImrouteError(codes.left, "left again before it was joined"));
     if (!this.#cur) return; // nobody counts a client without a session as a member
     const answer = withResolvers();
-    this.#request({ type: "leave", to: checkTo("group", group) }, answer.resolve);
+    this.#ask({ type: "leave", to: group }, answer.resolve);
     await answer.promise;
   }
 
@@ -589,7 +839,7 @@ export class Client {
    * Sends a frame of any type under an id of its own and resolves with the result frame that answers it. It is not repeated:
    * when the session ends first it rejects with connection_lost. For frame types that this version knows nothing about.
    */
-  request(frame, { timeout = this.#cfg.timeout } = {}) {
+  exchange(frame, { timeout = this.#cfg.timeout } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#error) throw this.#error;
       if (!this.#cur) throw new ImrouteError(codes.connection_lost, "no session at the moment");
@@ -597,7 +847,7 @@ export class Client {
         this.#asked.set(id, () => {}); // an answer that comes later is no news
         reject(new ImrouteError(codes.timeout, "no answer within the time-out"));
       }, timeout);
-      const id = this.#request(frame, (f) => {
+      const id = this.#ask(frame, (f) => {
         this.#env.clearTimeout(t);
         if (!f) reject(new ImrouteError(codes.connection_lost, "the session ended before the answer"));
         else resolve({ ...f, reason: codeName(f.code) });
@@ -883,6 +1133,7 @@ export class Client {
     if (s.epoch < this.#epoch) {
       return ending(codes.protocol_error, `welcomed with epoch ${s.epoch} although ${this.#epoch} was seen: another cluster, or one set back to old data; if that is meant, start this client anew`);
     }
+    s.instance = u64(f, "instance").toString();
     s.node = text(f.node);
     s.idle = Math.max(number(f.idle_ms) || DEFAULT_IDLE, MIN_IDLE);
     s.maxPayload = number(f.max_payload) || MAX_PAYLOAD;
@@ -902,7 +1153,10 @@ export class Client {
     }
     this.#cur = s;
     this.#maxPayload = s.maxPayload;
+    this.#sender = s.instance;
     this.#joinAll(s);
+    for (const v of this.#services.values()) this.#askServe(v);
+    this.#watchAll();
     this.#resendAll(s);
     this.#moving?.resolve(s.node);
     this.#moving = null;
@@ -931,8 +1185,11 @@ export class Client {
         return this.#deliver(s, f);
       case "result":
         return this.#result(s, f);
+      case "presence":
+        if (s === this.#cur) this.#saw(f); // its successor tells all anew
+        return null;
       case "leave":
-        if (s === this.#cur) this.#left(text(f.to), new ImrouteError(number(f.code), text(f.text)));
+        if (s === this.#cur) (f.kind === "service" ? this.#unserved : this.#left).call(this, text(f.to), new ImrouteError(number(f.code), text(f.text)));
         return null;
       case "pong":
         return null;
@@ -949,6 +1206,8 @@ export class Client {
       case "ping":
       case "bye":
       case "join":
+      case "watch":
+      case "unwatch":
         return ending(codes.protocol_error, `${f.type} out of place`);
     }
     if (!EVENTS.has(f.type)) this.#emit(f.type, f).forEach(quiet);
@@ -993,6 +1252,9 @@ export class Client {
     const was = s === this.#cur;
     const now = this.#env.now();
     if (s === this.#next) this.#next = null;
+    for (const p of [...this.#pending.values()]) {
+      if (p.once && p.over === s) this.#settle(p, codes.unknown, { text: "the connection ended before anybody told whether an instance had the request" });
+    }
     if (was) {
       this.#cur = null;
       if (now - s.since >= STABLE_AFTER) this.#failures = 0;
@@ -1082,6 +1344,14 @@ export class Client {
     for (const [name] of [...this.#groups]) this.#unwant(name, this.#error);
     for (const [, q] of this.#asked) q(null);
     this.#asked.clear();
+    for (const a of [...this.#asks.values()]) this.#answerWith(a, new ImrouteError(codes.unknown, this.#error.message, { cause: this.#error }));
+    for (const w of this.#watches) w.began.reject(this.#error);
+    this.#watches.clear();
+    for (const v of this.#services.values()) {
+      v.began.reject(this.#error);
+      for (const r of v.open) r.cancel.abort(this.#error);
+    }
+    this.#services.clear();
     this.#moving?.reject(this.#error);
     this.#up?.reject(this.#error);
     if (this.#state.kind !== "closed" || this.#state.retrying) this.#report({ kind: "closed", code: this.#error.code, reason: this.#error.reason, text: this.#error.text, retrying: false, afterMs: 0 });
@@ -1113,6 +1383,7 @@ export class Client {
       this.#write(s, { ...p.frame, timeout_ms: Math.max(1, Math.ceil(left - Math.min(left / 8, 250))) });
       if (s.ended) break; // it waits for the next session
       p.tries++;
+      p.over = s;
       if (p.ack === "none") this.#drop(p);
     }
     if (this.#unsentAt === this.#unsent.length || this.#unsentAt > 1024) {
@@ -1126,6 +1397,7 @@ export class Client {
     this.#unsent = [];
     this.#unsentAt = 0;
     for (const p of [...this.#pending.values()]) {
+      if (p.once && p.tries) continue; // never repeated: its session tells, or its end does
       if (p.size > s.maxPayload) this.#settle(p, codes.too_large, { text: `the cluster takes ${s.maxPayload} bytes at most` });
       else this.#unsent.push(p);
     }
@@ -1139,11 +1411,15 @@ export class Client {
     return true;
   }
 
+  #lateResult(id) {
+    this.#late.add(id);
+    if (this.#late.size > MAX_LATE) this.#late.delete(this.#late.values().next().value);
+  }
+
   #settle(p, code, { node = "", count = 0, missed = 0, missedIds = [], text: said = "", cause } = {}) {
     if (!this.#drop(p)) return;
     if (p.ack !== "none" && p.tries && (code === codes.timeout || code === codes.unavailable)) {
-      this.#late.add(p.id);
-      if (this.#late.size > MAX_LATE) this.#late.delete(this.#late.values().next().value);
+      this.#lateResult(p.id);
     }
     const result = { code, reason: codeName(code), id: p.id, node, count, missed, missedIds, text: said, rtt: this.#env.now() - p.start };
     if (p.ack === "none") return void this.#emit("refused", result).forEach(quiet);
@@ -1167,14 +1443,14 @@ export class Client {
     const id = u64(f, "id").toString();
     const code = number(f.code);
     if (id === "0" || code === 0) return ending(codes.protocol_error, "result without id or code");
-    if (s !== this.#cur && code !== codes.delivered) return null; // says nothing about the repetition over the new session
+    const p = this.#pending.get(id);
+    if (s !== this.#cur && code !== codes.delivered && !(p?.once && p.over === s)) return null; // says nothing about the repetition over the new session
     const asked = this.#asked.get(id);
     if (asked) {
       this.#asked.delete(id);
       asked(f);
       return null;
     }
-    const p = this.#pending.get(id);
     const said = { node: text(f.node), count: number(f.count), missed: number(f.missed), missedIds: texts(f.missed_ids), text: text(f.text) };
     if (p) this.#settle(p, code, said);
     else if (this.#late.delete(id)) return null;
@@ -1182,7 +1458,7 @@ export class Client {
     return null;
   }
 
-  #request(frame, answered) {
+  #ask(frame, answered) {
     const id = String(++this.#counter);
     this.#asked.set(id, answered);
     this.#write(this.#cur, { ...frame, id });
@@ -1207,7 +1483,7 @@ export class Client {
 
   #askJoin(group, m) {
     m.asking = true;
-    this.#request({ type: "join", to: group }, (f) => {
+    this.#ask({ type: "join", to: group }, (f) => {
       if (!f || this.#groups.get(group) !== m || !m.asking) return; // the next session asks again, or it was left meanwhile
       m.asking = false;
       const code = number(f.code);
@@ -1219,7 +1495,7 @@ export class Client {
         const why = new ImrouteError(code, text(f.text));
         const told = m.waiters.length > 0;
         this.#unwant(group, why);
-        if (!told) this.#emit("left", { group, error: why }).forEach(quiet);
+        if (!told) this.#emit("left", { group, service: "", error: why }).forEach(quiet);
       }
     });
   }
@@ -1228,7 +1504,7 @@ export class Client {
   #joinAll(s) {
     for (const [, q] of this.#asked) q(null);
     this.#asked.clear();
-    for (const name of s.groups) if (!this.#groups.has(name)) this.#request({ type: "leave", to: name }, () => {}); // left meanwhile
+    for (const name of s.groups) if (!this.#groups.has(name)) this.#ask({ type: "leave", to: name }, () => {}); // left meanwhile
     for (const [name, m] of this.#groups) {
       m.member = s.groups.includes(name);
       m.asking = false;
@@ -1241,7 +1517,205 @@ export class Client {
     const m = this.#groups.get(group);
     if (!m || m.asking) return;
     this.#unwant(group, error);
-    this.#emit("left", { group, error }).forEach(quiet);
+    this.#emit("left", { group, service: "", error }).forEach(quiet);
+  }
+
+  // ---- whom it watches ------------------------------------------------------------------------------------------------
+
+  /** Asks the present session for what w wants; it has begun once every frame has its result. */
+  #askWatch(w) {
+    const frames = w.list ? [{ to: w.list }] : watchFrames(w.ids);
+    let due = frames.length;
+    for (const frame of frames) {
+      this.#askSoon({ type: "watch", ...frame }, (f) => {
+        if (!this.#watches.has(w)) return;
+        const code = number(f.code);
+        if (code !== codes.ok) return this.#unwatchable(w, new ImrouteError(code, text(f.text)));
+        if (--due > 0 || w.begun) return;
+        w.begun = true;
+        w.began.resolve();
+      });
+    }
+  }
+
+  /** The cluster refuses: whoever waits for the beginning hears it, or else "unwatched" says so. */
+  #unwatchable(w, error) {
+    const ids = [...w.ids];
+    this.#unwatch(w, ids, error);
+    if (w.begun) this.#emit("unwatched", { ids, friends: w.list !== "", error }).forEach(quiet);
+  }
+
+  /** A node takes only so many of these frames without a result. answered hears the result, unless the session ends first. */
+  #askSoon(frame, answered) {
+    this.#watchQueue.push([frame, answered]);
+    this.#askNext();
+  }
+
+  #askNext() {
+    const s = this.#cur;
+    while (s && this.#cur === s && this.#watchAsks < WATCH_ASKS && this.#watchQueue.length > 0) {
+      const [frame, answered] = this.#watchQueue.shift();
+      this.#watchAsks++;
+      this.#ask(frame, (f) => {
+        if (!f) return;
+        this.#watchAsks--;
+        answered(f);
+        this.#askNext();
+      });
+    }
+  }
+
+  /** The next session is asked for everything anew. */
+  #watchAll() {
+    this.#watchQueue = [];
+    this.#watchAsks = 0;
+    for (const w of [...this.#watches]) this.#askWatch(w);
+  }
+
+  /** Takes ids out of w, which ends if none is left; tells the node whom nobody watches any more. */
+  #unwatch(w, ids, why = new ImrouteError(codes.left, "ended before it began")) {
+    if (!this.#watches.has(w)) return;
+    for (const id of ids) {
+      w.ids.delete(id);
+      w.told.delete(id);
+    }
+    if (w.ids.size === 0) {
+      this.#watches.delete(w);
+      w.began.reject(why);
+    }
+    if (!this.#cur || this.#stopping) return;
+    const left = [...this.#watches];
+    const tell = (frame) => this.#askSoon(frame, () => {});
+    const lists = left.some((o) => o.list);
+    if (w.list && !lists) {
+      tell({ type: "unwatch", to: w.list });
+      // Friends who are watched by name as well went with the list.
+      for (const frame of watchFrames(new Set(left.flatMap((o) => [...o.ids])))) tell({ type: "watch", ...frame });
+    } else if (!lists) { // a friend may be among them; the few that are not end with the session
+      for (const frame of watchFrames(ids.filter((id) => !left.some((o) => o.ids.has(id))))) tell({ type: "unwatch", ...frame });
+    }
+  }
+
+  #saw(f) {
+    const since = Number(u64(f, "since"));
+    const p = { client: text(f.client), online: f.online === true, node: text(f.node), epoch: u64(f, "epoch"), since };
+    for (const w of [...this.#watches]) {
+      if (this.#watches.has(w) && (w.list ? text(f.to) !== "" : w.ids.has(p.client))) this.#tell(w, p); // a listener may have ended it
+    }
+  }
+
+  /** Tells a state that adds something to what was told. Epochs of one id only rise. */
+  #tell(w, p) {
+    const last = w.told.get(p.client);
+    if (last && p.online) {
+      if (p.epoch < last.epoch || (p.epoch === last.epoch && !last.online)) return; // of a node that is behind
+      if (last.online && p.epoch === last.epoch && p.node === last.node && (p.since === 0 || last.since !== 0)) return;
+    } else if (last) {
+      if (!last.online || (p.epoch !== 0n && p.epoch < last.epoch)) return;
+      if (last.epoch > p.epoch) p = { ...p, epoch: last.epoch };
+    }
+    w.told.set(p.client, p);
+    try {
+      quiet(w.f(Object.freeze({ ...p, epoch: p.epoch.toString(), since: p.since ? new Date(p.since) : null })));
+    } catch (err) {
+      complain(err);
+    }
+  }
+
+  // ---- what it serves -------------------------------------------------------------------------------------------------
+
+  #askServe(v) {
+    v.asking = true;
+    this.#ask({ type: "join", kind: "service", to: v.name, count: v.capacity }, (f) => {
+      if (!f || this.#services.get(v.name) !== v) return; // the next session asks again, or it was ended meanwhile
+      v.asking = false;
+      const code = number(f.code);
+      if (code === codes.joined) {
+        v.begun = true;
+        v.began.resolve();
+      } else if (code !== codes.unavailable) {
+        this.#unserved(v.name, new ImrouteError(code, text(f.text)));
+      }
+    });
+  }
+
+  /** The cluster does not let it serve, or not any more. */
+  #unserved(name, error) {
+    const v = this.#services.get(name);
+    if (!v || v.asking) return;
+    this.#services.delete(name);
+    v.began.reject(error);
+    if (v.begun) this.#emit("left", { group: "", service: name, error }).forEach(quiet);
+  }
+
+  /** Ends v: no more requests come, and those that are being handled are waited for, within timeout; then their signals abort. */
+  async #unserve(v, { timeout = 3_000 } = {}) {
+    if (this.#services.get(v.name) === v) {
+      this.#services.delete(v.name);
+      if (this.#cur && !this.#stopping) await new Promise((resolve) => this.#ask({ type: "leave", kind: "service", to: v.name }, resolve));
+    }
+    let timer;
+    const late = new Promise((resolve) => (timer = this.#env.setTimeout(resolve, timeout)));
+    await Promise.race([Promise.all([...v.open].map((r) => r.done)), late]);
+    this.#env.clearTimeout(timer);
+    for (const r of v.open) r.cancel.abort(new ImrouteError(codes.left, "the service was ended"));
+  }
+
+  /** Has a request handled. */
+  #given(f) {
+    const cancel = new AbortController();
+    const q = new Request(f, cancel.signal);
+    const v = this.#services.get(q.service);
+    if (!v) return this.#reply(q, encodePayload(`this instance does not serve ${q.service} any more`), faults.gone);
+    if (v.open.size >= v.capacity) return this.#reply(q, encodePayload("this instance has as many requests as it takes"), faults.busy);
+    const waits = Math.min(number(f.timeout_ms) || this.#cfg.timeout, 2 ** 31 - 1);
+    const timer = this.#env.setTimeout(() => cancel.abort(new ImrouteError(codes.timeout, "the requester waits no longer")), waits);
+    const r = { cancel, done: null };
+    v.open.add(r);
+    r.done = this.#handled(v, q).then(() => {
+      this.#env.clearTimeout(timer);
+      v.open.delete(r);
+    });
+  }
+
+  async #handled(v, q) {
+    try {
+      const payload = encodePayload((await v.handler(q)) ?? "");
+      this.#reply(q, payload, 0);
+    } catch (err) {
+      if (!(err instanceof Fault)) complain(err);
+      const fault = err instanceof Fault ? err : new Fault(faults.internal, String(err?.message ?? err));
+      this.#reply(q, encodePayload(fault.text), fault.code);
+    }
+  }
+
+  /** Answers a message or a request. What becomes of the answer is told to nobody: who asked has a time-out. */
+  #reply({ from, instance, id }, payload, fault) {
+    const post = (payload, fault) => this.#post({ to: from, payload, answer: { re: id, re_instance: instance, ...(fault && { fault }) }, resolve() {}, reject() {} });
+    try {
+      post(payload, fault);
+    } catch (err) {
+      if (this.#error) return;
+      try { // too large, say: the requester should hear of it at once
+        post(encodePayload(`the answer could not be sent: ${err.message}`), fault || faults.internal);
+      } catch {
+        // there is no room for that either
+      }
+    }
+  }
+
+  /**
+   * Takes an answer. It must come from whom was asked: from the client, or one who was given the request, which is known by
+   * the instance that only those have seen. One that nobody waits for any more is dropped.
+   */
+  #answered(f) {
+    const ask = this.#asks.get(u64(f, "re").toString());
+    const instance = u64(f, "re_instance").toString();
+    if (!ask) return;
+    if (ask.kind === "service" ? instance !== serviceInstance(this.#instance, ask.to) : instance !== this.#sender || !standsFor(f.from, ask.to)) return;
+    const reply = new Reply(f, this.#env.now() - ask.start);
+    const fault = number(f.fault);
+    this.#answerWith(ask, fault ? new Fault(fault, reply.text) : reply);
   }
 
   // ---- what is received -----------------------------------------------------------------------------------------------
@@ -1258,7 +1732,13 @@ export class Client {
       if (f.ack === "client" && seen.acked.has(id)) this.#acknowledge(instance.toString(), id);
       return null;
     }
-    const m = new Message((m) => this.#acknowledge(m.instance, BigInt(m.id)), f);
+    if (u64(f, "re") !== 0n || f.kind === "service") {
+      if (f.ack === "client") this.#acknowledge(instance.toString(), id);
+      if (u64(f, "re") !== 0n) this.#answered(f);
+      else this.#given(f);
+      return null;
+    }
+    const m = new Message((m) => this.#acknowledge(m.instance, BigInt(m.id)), (...args) => this.#reply(...args), f);
     const results = this.#emit("message", m);
     const byUs = m.wantsAck && !this.#cfg.manualAck && results.length > 0 && !results.includes(FAILED);
     if (!byUs) results.forEach(quiet);
@@ -1287,10 +1767,37 @@ function checkTo(kind, to) {
   if (typeof to !== "string") throw new ImrouteError(codes.bad_request, "recipient: want a string");
   if (kind === "all" || kind === "others") {
     if (to !== "") throw new ImrouteError(codes.bad_request, `recipient: must be empty, kind ${kind} means everybody`);
-  } else if (to === "" || byteLength(to) > 255) {
-    throw new ImrouteError(codes.bad_request, "recipient: want 1 to 255 bytes");
+    return to;
   }
+  const wrong = badName(to) || (kind === "user" && to.includes("/") ? "a user's id has no '/'" : "");
+  if (wrong) throw new ImrouteError(codes.bad_request, `recipient: ${wrong}`);
   return to;
+}
+
+/** What is wrong with an id or a name; a node ends the session over such a one. */
+function badName(s) {
+  const bytes = byteLength(s);
+  if (bytes === 0 || bytes > 255) return "want 1 to 255 bytes";
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(s)) return "control characters are not allowed";
+  if (s.includes("*")) return "'*' is not allowed, it is kept for patterns";
+  if (decoder.decode(encoder.encode(s)) !== s) return "a surrogate without its other half is no text";
+  return "";
+}
+
+/** Splits ids over frames as large as a node takes. */
+function watchFrames(ids) {
+  const frames = [];
+  let bytes = Infinity;
+  for (const id of ids) {
+    const n = byteLength(id) + 3;
+    if (bytes + n > WATCH_BYTES || frames.at(-1).ids.length === WATCH_IDS) {
+      frames.push({ ids: [] });
+      bytes = 0;
+    }
+    frames.at(-1).ids.push(id);
+    bytes += n;
+  }
+  return frames;
 }
 
 function loginGroups(names) {

@@ -9,7 +9,8 @@
 //   typing       to the group, ack none, every two seconds at most
 //   leave        to the group
 //
-// Who vanishes without a word is found out by ask: the cluster answers "offline" only when it is true.
+// A dot says who is online, whether in the room or not. Who vanishes without a word is found out by ask: the cluster answers
+// "offline" only when it is true.
 
 import { Client, codes } from "/v1/imroute.js";
 
@@ -74,8 +75,12 @@ function showPeople() {
   $("people").replaceChildren(
     ...list.map((p) => {
       const li = element("li");
-      li.title = p.addr ? `${p.name} at ${p.node}, ${p.addr}` : p.name;
-      li.append(face(p.name), element("span", "who", p.me ? `${p.name} (you)` : p.name));
+      const online = p.me ? true : p.online;
+      li.title = `${p.name}${p.addr ? ` at ${p.node}, ${p.addr}` : ""}${online === null ? "" : online ? " · online" : " · offline"}`;
+      li.dataset.online = String(online);
+      const f = face(p.name);
+      f.append(element("i"));
+      li.append(f, element("span", "who", p.me ? `${p.name} (you)` : p.name));
       if (p.node) li.append(element("span", "tag", p.node));
       return li;
     }),
@@ -201,8 +206,9 @@ class Room {
   note(name, more = {}) {
     let p = this.people.get(name);
     if (!p) {
-      if (this.people.size >= MAX_PEOPLE) this.people.delete(this.people.keys().next().value);
-      this.people.set(name, (p = { name, node: "", addr: "", me: false, typing: 0, asked: 0 }));
+      if (this.people.size >= MAX_PEOPLE) this.forget(this.people.keys().next().value);
+      this.people.set(name, (p = { name, node: "", addr: "", me: false, online: null, typing: 0, asked: 0 }));
+      if (name !== this.me) this.client.watch(name, (s) => this.presence(s)).catch(() => {}); // without it there is no dot
     }
     p.heard = Date.now();
     p.asked = 0;
@@ -210,8 +216,20 @@ class Room {
     return p;
   }
 
+  presence(s) {
+    const p = this.people.get(s.client);
+    if (!p || p.online === s.online) return;
+    p.online = s.online;
+    showPeople();
+  }
+
+  forget(name) {
+    this.client.unwatch(name);
+    return this.people.delete(name);
+  }
+
   gone(name, why) {
-    if (!this.people.delete(name)) return;
+    if (!this.forget(name)) return;
     note(why);
     showPeople();
     showTyping();

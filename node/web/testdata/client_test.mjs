@@ -513,22 +513,22 @@ const tests = {
     equal(d.error.reason, "overloaded");
   },
 
-  async "frames of later versions are events, and requests hear their result"(m, w) {
+  async "frames of later versions are events, and an exchange hears its result"(m, w) {
     const c = await w.up(m);
     const seen = [];
-    c.on("presence", (f) => seen.push(["presence", f.client]));
+    c.on("weather", (f) => seen.push(["weather", f.client]));
     c.on("frame", (f) => seen.push(["frame", f.type]));
-    w.last.say({ type: "presence", client: "bob" });
-    equal(seen, [["presence", "bob"], ["frame", "presence"]]);
+    w.last.say({ type: "weather", client: "bob" });
+    equal(seen, [["weather", "bob"], ["frame", "weather"]]);
     w.last.say({ type: "state", kind: "closed" });
     equal([seen.at(-1), c.states.length], [["frame", "state"], 2], "no frame poses as an event of ours");
-    const r = outcome(c.request({ type: "watch", to: "bob" }));
-    const sent = w.last.take("watch");
-    equal(sent, { type: "watch", to: "bob", id: "1" });
+    const r = outcome(c.exchange({ type: "forecast", to: "bob" }));
+    const sent = w.last.take("forecast");
+    equal(sent, { type: "forecast", to: "bob", id: "1" });
     w.last.say({ type: "result", id: "1", code: 1, count: 4 });
     await w.clock.settle();
     equal([r.value.reason, r.value.count], ["delivered", 4]);
-    const lost = outcome(c.request({ type: "watch", to: "eve" }));
+    const lost = outcome(c.request({ type: "forecast", to: "eve" })); // its former name
     w.last.drop();
     await w.clock.settle();
     equal(lost.error.reason, "connection_lost");
@@ -617,6 +617,360 @@ const tests = {
       }
       ok(err?.message.includes(word), `${JSON.stringify(cfg)}: ${err?.message}`);
     }
+  },
+
+  async "text that escapes blow up travels as bytes; what is no payload is refused"(m, w) {
+    const c = await w.up(m);
+    const sent = () => {
+      const { payload, payload_b64 } = w.last.take("send");
+      return payload_b64 === undefined ? payload : `b64 ${payload_b64}`;
+    };
+    const send = (payload) => (c.send("bob", payload, { ack: "none" }), sent());
+    equal(send("\u0001".repeat(1000)), `b64 ${btoa("\u0001".repeat(1000))}`, "6000 bytes in JSON");
+    equal(send('"'.repeat(999)), `b64 ${btoa('"'.repeat(999))}`);
+    equal(send('say "hello"\nto \u00e9\u{1f600}, and to everybody else who listens'), 'say "hello"\nto \u00e9\u{1f600}, and to everybody else who listens', "a few escapes are nothing");
+    equal([send("\ud800x"), send("x\udc00")], ["\ufffdx", "x\ufffd"], "half a surrogate pair");
+    equal([send(""), send(new Uint8Array())], ["", "b64 "]);
+    const big = outcome(c.send("bob", "\u0001".repeat(1001)));
+    const missing = outcome(c.send("bob"));
+    await w.clock.settle();
+    equal(big.error.reason, "too_large");
+    ok(missing.error instanceof TypeError && missing.error.message.includes("payload is missing"), String(missing.error));
+    for (const to of ["a\u0001b", "a*", "\ud800", "a\u0085", "x".repeat(256), ""]) {
+      const o = outcome(c.send(to, "x"));
+      await w.clock.settle();
+      equal(o.error?.reason, "bad_request", JSON.stringify(to));
+    }
+    equal(c.state.kind, "connected");
+    let got;
+    c.on("message", (msg) => (got = [msg.text, msg.bytes.length]));
+    w.last.say({ ...deliver(1), payload: undefined });
+    equal(got, ["", 0], "an empty payload has no field");
+    w.last.say({ ...deliver(2), payload: undefined, payload_b64: "77u/w78=" });
+    equal(got, ["\ufeff\u00ff", 5], "a byte order mark is text like any other");
+  },
+
+  async "sha256 and the instance of a service's requests"(m) {
+    const hex = (s) => [...m.sha256(new TextEncoder().encode(s))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    for (const [s, want] of [
+      ["", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
+      ["abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"],
+      ["abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"],
+      ["a".repeat(1000), "41edece42d63e8d9bf515a9ba6932e1c20cbc9f5a5d134645adb5db1b9737ea3"],
+    ]) equal(hex(s), want, s.slice(0, 10));
+    for (let n = 0; n < 200; n++) {
+      const b = crypto.getRandomValues(new Uint8Array(n));
+      if (crypto.subtle) equal([...m.sha256(b)], [...new Uint8Array(await crypto.subtle.digest("SHA-256", b))], `${n} bytes`);
+    }
+  },
+
+  async "presence: first the present state, then changes, never an older one"(m, w) {
+    const c = await w.up(m);
+    const seen = [];
+    const say = (client, online, epoch, more) => w.last.say({ type: "presence", client, online, ...(epoch && { epoch: String(epoch) }), ...(online && { node: "n2" }), ...more });
+    const began = outcome(c.watch(["bob", "carol/phone", "bob"], (p) => void seen.push([p.client, p.online, p.node, p.epoch, p.since?.getTime() ?? null])));
+    equal(w.last.take("watch"), { type: "watch", ids: ["bob", "carol/phone"], id: "1" });
+    say("bob", true, 8, { since: "1700000000000" });
+    say("carol/phone", false);
+    await w.clock.settle();
+    ok(!began.settled, "not before all was told");
+    w.last.say({ type: "result", id: "1", code: m.codes.ok });
+    await w.clock.settle();
+    ok(typeof began.value === "function", "what ends it");
+    equal(seen.splice(0), [["bob", true, "n2", "8", 1700000000000], ["carol/phone", false, "", "0", null]]);
+    say("bob", true, 7); // of a node that is behind
+    say("bob", true, 8, { since: "1700000000000" }); // known
+    say("bob", false, 7);
+    equal(seen.splice(0), []);
+    say("bob", false, 8);
+    say("bob", true, 8); // that session has ended
+    say("bob", false, 8);
+    say("bob", true, "18446744073709551615");
+    say("bob", false); // of a session that the node does not know
+    say("eve", true, 9);
+    equal(seen.splice(0), [["bob", false, "", "8", null], ["bob", true, "n2", "18446744073709551615", null], ["bob", false, "", "18446744073709551615", null]]);
+    // after a reconnect it is asked for again, and only news is told
+    w.last.drop();
+    await w.clock.advance(1);
+    w.last.accept().welcome({ epoch: "8" });
+    const again = w.last.take("watch");
+    equal(again.ids, ["bob", "carol/phone"]);
+    say("bob", false, "18446744073709551615");
+    say("carol/phone", true, 3);
+    w.last.say({ type: "result", id: again.id, code: m.codes.ok });
+    equal(seen.splice(0), [["carol/phone", true, "n2", "3", null]]);
+    // two watches of one id; each is told, and the node is told of the end of the last only
+    const other = [];
+    const stop = c.watch("bob", (p) => void other.push(p.online));
+    const ask = w.last.take("watch");
+    say("bob", false, "18446744073709551615");
+    w.last.say({ type: "result", id: ask.id, code: m.codes.ok });
+    equal([other, seen], [[false], []]);
+    (await stop)();
+    equal(w.last.take("unwatch"), undefined);
+    c.unwatch(["bob"]);
+    equal(w.last.take("unwatch").ids, ["bob"]);
+    say("carol/phone", false, 3);
+    say("bob", true, "18446744073709551615");
+    equal([other.length, seen.splice(0).length], [1, 1]);
+    began.value();
+    equal(w.last.take("unwatch").ids, ["carol/phone"]);
+    say("carol/phone", true, 4);
+    equal(seen, []);
+  },
+
+  async "presence: many ids, friends, refusals"(m, w) {
+    const c = await w.up(m);
+    const ids = Array.from({ length: 1000 }, (_, i) => `user${i}`);
+    const all = outcome(c.watch(ids, () => {}));
+    const asked = [];
+    equal(w.last.sent.filter((f) => f.type === "watch").length, 8, "a node takes only so many at a time");
+    for (let f; (f = w.last.take("watch")); ) {
+      asked.push(f);
+      w.last.say({ type: "result", id: f.id, code: m.codes.ok });
+      await w.clock.settle();
+    }
+    equal([asked.length, Math.max(...asked.map((f) => f.ids.length)), asked.flatMap((f) => f.ids).length, typeof all.value], [16, 64, 1000, "function"]);
+    const long = outcome(c.watch(Array.from({ length: 30 }, (_, i) => `${"x".repeat(250)}${i}`), () => {}));
+    const first = w.last.take("watch");
+    ok(first.ids.length === 12, `${first.ids.length} long ids in a frame`);
+    w.last.say({ type: "result", id: first.id, code: m.codes.refused, text: "too many" });
+    await w.clock.settle();
+    equal([long.error.reason, long.error.text], ["refused", "too many"]);
+    for (const bad of [[], Array.from({ length: 1001 }, (_, i) => String(i)), ["a*"]]) {
+      const o = outcome(c.watch(bad, () => {}));
+      await w.clock.settle();
+      equal(o.error?.reason, "bad_request");
+    }
+    c.unwatch(ids);
+    w.last.sent = [];
+    w.last.drop();
+    await w.clock.advance(1);
+    w.last.accept().welcome({ epoch: "8" });
+    equal(w.last.take("watch"), undefined);
+    const seen = [];
+    const unwatched = [];
+    c.on("unwatched", (u) => unwatched.push([u.ids, u.friends, u.error.reason]));
+    const friends = outcome(c.watchFriends((p) => void seen.push(p.client)));
+    const byName = outcome(c.watch(["dan"], (p) => void seen.push(`${p.client} by name`)));
+    const f = w.last.take("watch");
+    equal([f.to, f.ids], ["friends", undefined]);
+    w.last.say({ type: "presence", client: "dan", online: true, node: "n1", epoch: "3", to: "friends" });
+    w.last.say({ type: "presence", client: "flo", online: false });
+    w.last.say({ type: "result", id: f.id, code: m.codes.ok }).say({ type: "result", id: w.last.take("watch").id, code: m.codes.ok });
+    await w.clock.settle();
+    equal(seen, ["dan", "dan by name"]);
+    friends.value();
+    equal(w.last.take("unwatch").to, "friends");
+    equal(w.last.take("watch").ids, ["dan"], "he went with the list");
+    ok(byName.value, "began");
+    w.last.drop();
+    await w.clock.advance(100);
+    w.last.accept().welcome({ epoch: "9" });
+    w.last.say({ type: "result", id: w.last.take("watch").id, code: m.codes.forbidden });
+    equal(unwatched, [[["dan"], false, "forbidden"]]);
+    const never = outcome(c.watch("zoe", () => {}));
+    await Promise.all([c.close(), w.clock.advance(2_000)]);
+    equal(never.error.reason, "bye");
+  },
+
+  async "a request to a client: only its own answer counts"(m, w) {
+    const c = await w.up(m, {}, { instance: "55" });
+    let answers = 100;
+    const answer = (more) => w.last.say({ ...deliver(answers++), re: "1", re_instance: "55", ...more });
+    const a = outcome(c.request("bob", "now?"));
+    const sent = w.last.take("send");
+    equal(sent, { type: "send", id: "1", to: "bob", ack: "owner", payload: "now?", timeout_ms: 4750 });
+    w.last.say({ type: "result", id: "1", code: 1 });
+    answer({ from: "eve", payload: "forged" });
+    answer({ from: "bobby", payload: "forged" });
+    answer({ from: "bob", re_instance: "56" });
+    answer({ from: "bob", re: "2" });
+    await w.clock.advance(10);
+    ok(!a.settled, "nobody answered yet");
+    answer({ from: "bob/phone", payload: "noon" });
+    answer({ from: "bob/web", payload: "one" });
+    await w.clock.settle();
+    equal([a.value.from, a.value.text, a.value.id, a.value.rtt], ["bob/phone", "noon", "1", 10]);
+    equal(c.got, [], "answers are no messages");
+    // a device's answer is its own, and faults are errors
+    const b = outcome(c.request("bob/web", new Uint8Array([1])));
+    answer({ from: "bob", re: "2", payload: "forged" });
+    answer({ from: "bob/web", re: "2", fault: 404, payload: "no such room" });
+    await w.clock.settle();
+    ok(b.error instanceof m.Fault && b.error.code === 404 && b.error.text === "no such room", String(b.error));
+    // how it ends otherwise
+    const off = outcome(c.request("bob", ""));
+    w.last.say({ type: "result", id: "3", code: m.codes.offline });
+    const late = outcome(c.request("bob", "", { timeout: 500 }));
+    w.last.say({ type: "result", id: "4", code: 1 });
+    const lost = outcome(c.request("bob", "", { timeout: 500 }));
+    const abort = new AbortController();
+    const gone = outcome(c.request("bob", "", { signal: abort.signal }));
+    w.last.say({ type: "result", id: "6", code: 1 });
+    await w.clock.settle();
+    abort.abort(new Error("enough"));
+    await w.clock.advance(501);
+    equal([off, late, lost, gone].map((o) => o.error?.reason), ["offline", "timeout", "timeout", "timeout"]);
+    ok(late.error.text.includes("handed over") && gone.error.cause.message === "enough", "they say which");
+    answer({ from: "bob", re: "4" }); // nobody waits
+    for (const [args, want] of [[["g", "", { kind: "group" }], "bad_request"], [["bob"], "TypeError"]]) {
+      const o = outcome(c.request(...args));
+      await w.clock.settle();
+      equal(o.error.reason ?? o.error.name, want);
+    }
+    const unknown = outcome(c.request("bob", ""));
+    const had = outcome(c.request("bob", ""));
+    w.last.say({ type: "result", id: "8", code: 1 });
+    await w.clock.settle();
+    await Promise.all([c.close({ timeout: 10 }), w.clock.advance(2000)]);
+    await w.clock.settle();
+    equal([unknown.error.reason, had.error.reason, w.clock.timers.size], ["unknown", "unknown", 0]);
+  },
+
+  async "a request to a service: under a secret instance, and never twice"(m, w) {
+    const c = await w.up(m, {}, { instance: "55" });
+    const secret = w.last.take("login").instance;
+    const instance = (of) => {
+      const b = new Uint8Array(9 + 5);
+      new DataView(b.buffer).setBigUint64(0, BigInt(of));
+      b[8] = 6;
+      b.set(new TextEncoder().encode("clock"), 9);
+      return new DataView(m.sha256(b).buffer).getBigUint64(0).toString();
+    };
+    let answers = 100;
+    const answer = (more) => w.last.say({ ...deliver(answers++), from: "clock/1", re_instance: instance(secret), ...more });
+    const a = outcome(c.request("clock", "now?", { kind: "service", timeout: 3000 }));
+    equal(w.last.take("send"), { type: "send", id: "1", to: "clock", kind: "service", ack: "owner", payload: "now?", timeout_ms: 2750 });
+    answer({ re: "1", re_instance: instance("55"), payload: "forged by one who knows what everybody sees" });
+    answer({ re: "1", re_instance: "55", payload: "forged" });
+    await w.clock.settle();
+    ok(!a.settled, "not yet");
+    answer({ re: "1", payload_b64: "/wA=", epoch: "7" });
+    w.last.say({ type: "result", id: "1", code: 1 });
+    await w.clock.settle();
+    equal([a.value.from, [...a.value.bytes]], ["clock/1", [255, 0]]);
+    // one that was given to a session goes to no other
+    const lost = outcome(c.request("clock", "", { kind: "service" }));
+    w.last.drop();
+    const waits = outcome(c.request("clock", "", { kind: "service" }));
+    await w.clock.advance(1);
+    equal([lost.error?.reason, waits.settled], ["unknown", false]);
+    w.last.accept().welcome({ epoch: "8", instance: "55" });
+    equal(w.last.sent.filter((f) => f.type === "send").map((f) => f.id), ["3"]);
+    answer({ re: "3", epoch: "8", payload: "noon" });
+    await w.clock.settle();
+    equal([waits.value.text, c.pending], ["noon", 0], "who has the answer needs no result");
+    // the session that has it still answers, should another one have taken over
+    const old = w.last;
+    const given = outcome(c.request("clock", "", { kind: "service" }));
+    const moved = outcome(c.move("n3:3"));
+    await w.clock.advance(0);
+    w.last.accept().welcome({ epoch: "9", instance: "55" });
+    old.say({ type: "result", id: "4", code: m.codes.overloaded });
+    await w.clock.settle();
+    equal([given.error?.reason, moved.settled, w.last.take("send")], ["overloaded", true, undefined]);
+  },
+
+  async "a client that is asked answers"(m, w) {
+    const c = await w.up(m);
+    c.on("message", (msg) => {
+      if (msg.text === "m1") msg.reply("yes");
+      else if (msg.text === "m2") msg.replyFault(7, "no");
+      else if (msg.text === "m3") msg.reply("x".repeat(1001));
+      else if (msg.text === "m5") msg.replyFault(8, "x".repeat(1001));
+      else
+        try {
+          msg.reply();
+        } catch (err) {
+          c.got.push(err.name);
+        }
+    });
+    w.last.say(deliver(1)).say(deliver(2)).say(deliver(3)).say(deliver(4));
+    const sent = w.last.sent.filter((f) => f.type === "send").map(({ id, timeout_ms, ...f }) => f);
+    equal(sent.slice(0, 2), [
+      { type: "send", to: "bob", ack: "owner", re: "1", re_instance: "9", payload: "yes" },
+      { type: "send", to: "bob", ack: "owner", re: "2", re_instance: "9", fault: 7, payload: "no" },
+    ]);
+    equal([sent.length, sent[2].re, sent[2].fault], [3, "3", m.faults.internal], "too large: the requester hears of it");
+    equal(c.got.at(-1), "TypeError");
+    w.last.sent = [];
+    w.last.say(deliver(5));
+    equal(w.last.take("send").fault, 8);
+  },
+
+  async "serving: requests have handlers of their own, and it is one again after a reconnect"(m, w) {
+    const c = await w.up(m);
+    const left = [];
+    c.on("left", (l) => left.push([l.group, l.service, l.error.reason]));
+    const open = [];
+    const handler = (q) => {
+      if (q.text === "fault") throw new m.Fault(9, "no");
+      if (q.text === "fast") return `${q.service} for ${q.from}`;
+      return new Promise((resolve, reject) => open.push({ q, resolve, reject }));
+    };
+    const began = outcome(c.serve("clock", handler, { capacity: 2 }));
+    const join = w.last.take("join");
+    equal(join, { type: "join", kind: "service", to: "clock", count: 2, id: "1" });
+    w.last.say({ type: "result", id: "1", code: m.codes.joined });
+    await w.clock.settle();
+    const stop = began.value;
+    ok(typeof stop === "function", "what ends it");
+    const ask = (id, payload) => w.last.say({ ...deliver(id), from: "ann", instance: "77", kind: "service", to: "clock", timeout_ms: 4000, payload });
+    const answers = async () => {
+      await w.clock.settle();
+      const out = [];
+      for (let f; (f = w.last.take("send")); w.last.say({ type: "result", id: f.id, code: 1 })) out.push([f.to, f.re_instance, f.re, f.fault ?? 0, f.payload]);
+      return out;
+    };
+    ask(1, "fast");
+    ask(2, "fault");
+    equal((await answers()).sort(), [["ann", "77", "1", 0, "clock for ann"], ["ann", "77", "2", 9, "no"]]);
+    ask(3, "a");
+    ask(4, "b");
+    ask(5, "c");
+    ask(4, "b"); // known
+    equal(await answers(), [["ann", "77", "5", m.faults.busy, "this instance has as many requests as it takes"]]);
+    equal(open.length, 2);
+    open[1].resolve(undefined);
+    equal(await answers(), [["ann", "77", "4", 0, ""]]);
+    await w.clock.advance(4001);
+    ok(open[0].q.signal.aborted, "the requester waits no longer");
+    // it is one again, without having been asked
+    w.last.drop();
+    await w.clock.advance(1);
+    w.last.accept().welcome({ epoch: "7" });
+    const again = w.last.take("join");
+    equal([again.kind, again.to, again.count], ["service", "clock", 2]);
+    w.last.say({ type: "result", id: again.id, code: m.codes.joined });
+    open[0].resolve(new Uint8Array([255]));
+    await w.clock.settle();
+    equal(w.last.take("send").payload_b64, "/w==", "an answer goes over the session that there is");
+    const twice = outcome(c.serve("clock", handler));
+    const silly = outcome(c.serve("other", handler, { capacity: 0 }));
+    const no = outcome(c.serve("secret", handler));
+    w.last.say({ type: "result", id: w.last.take("join").id, code: m.codes.forbidden });
+    await w.clock.settle();
+    equal([twice, silly, no].map((o) => o.error?.reason), ["refused", "bad_request", "forbidden"]);
+    // the end: what is being handled is waited for
+    ask(6, "slow");
+    const ended = outcome(stop());
+    const leave = w.last.take("leave");
+    equal([leave.kind, leave.to], ["service", "clock"]);
+    w.last.say({ type: "result", id: leave.id, code: m.codes.left });
+    ask(7, "fast");
+    equal(await answers(), [["ann", "77", "7", m.faults.gone, "this instance does not serve clock any more"]]);
+    ok(!ended.settled, "one is open");
+    open[2].resolve("done");
+    equal(await answers(), [["ann", "77", "6", 0, "done"]]);
+    ok(ended.settled, "ended");
+    // the cluster ends it
+    const b = outcome(c.serve("clock", handler));
+    w.last.say({ type: "result", id: w.last.take("join").id, code: m.codes.joined });
+    await w.clock.settle();
+    w.last.say({ type: "leave", kind: "service", to: "clock", code: m.codes.forbidden });
+    equal(left, [["", "clock", "forbidden"]]);
+    ok(b.value, "served");
   },
 
   async "codes: what is not known yet is tried elsewhere"(m) {
