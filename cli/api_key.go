@@ -104,11 +104,15 @@ func newKeyRevokeCmd(a *app) *cobra.Command {
 
 func (a *app) runKeyRevoke(ctx context.Context, id string) error {
 	return a.withAdmin(ctx, func(ctx context.Context, c *admin.Client) error {
-		if err := c.RevokeAPIKey(ctx, id); err != nil {
+		r, err := c.RevokeAPIKey(ctx, id)
+		if err != nil {
 			return err
 		}
 		if a.asJSON() {
-			return a.printJSON(map[string]any{"id": id, "revoked": true})
+			return a.printJSON(map[string]any{"id": id, "revoked": true, "unconfirmed": r.Unconfirmed})
+		}
+		if len(r.Unconfirmed) > 0 {
+			a.note("revoked; %s did not confirm in time and may take it until it hears of that", printable(strings.Join(r.Unconfirmed, ", ")))
 		}
 		return a.printf("%s can no longer be used\n", printable(id))
 	})

@@ -60,7 +60,7 @@ type nodeSettings struct {
 }
 
 // notInFile are flags of "node start" that make no sense in its configuration file.
-var notInFile = map[string]bool{"config": true, "no-context": true, "parent-pipe": true, "help": true}
+var notInFile = map[string]bool{"config": true, "parent-pipe": true, "help": true}
 
 func (s *nodeSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "the node's name, unique in the cluster (needed at the first start)")
@@ -95,7 +95,7 @@ func (s *nodeSettings) flags(f *pflag.FlagSet) {
 
 	f.StringVar(&s.adminCert, "admin-cert", "", "certificate of the admin API (PEM)")
 	f.StringVar(&s.adminKey, "admin-key", "", "key of the admin API (PEM)")
-	f.BoolVar(&s.adminNodeCert, "admin-node-cert", false, "use the node's own certificate for the admin API")
+	f.BoolVar(&s.adminNodeCert, "admin-node-cert", false, "use a certificate of the cluster's own CA for the admin API, with its addresses; clients check it with identity/ca.crt of the data folder")
 	f.StringVar(&s.clientCert, "client-cert", "", "certificate for clients (PEM); without one clients are not encrypted")
 	f.StringVar(&s.clientKey, "client-key", "", "key for clients (PEM)")
 	f.StringVar(&s.clientKeys, "client-keys", "", "file with the keys that check login tokens (default: the cluster's own)")

@@ -194,6 +194,9 @@ func TestNodeConfig(t *testing.T) {
 	if err := f.Parse([]string{"--name", "flag", "--join", "a:1"}); err != nil {
 		t.Fatal(err)
 	}
+	if err := applyNodeConfig([]byte("no-context: true\n"), f); err != nil || f.Lookup("no-context").Value.String() != "true" {
+		t.Errorf("no-context: %v", err)
+	}
 	err := applyNodeConfig([]byte("# a node\nname: file\ndata: /var/lib/imroute\njoin: [b:1, c:1]\nlease: 5s\ndev: true\ntarget-voters: 5\nclient: 0.0.0.0:7901\n"), f)
 	if err != nil || s.name != "flag" || s.data != "/var/lib/imroute" || !slices.Equal(s.join, []string{"a:1"}) || s.lease != 5*time.Second || !s.dev || s.voters != 5 || s.clientTCP != "0.0.0.0:7901" {
 		t.Fatalf("%v %+v", err, s)

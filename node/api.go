@@ -342,6 +342,7 @@ const (
 	opView     = "view"
 	opWhere    = "where"
 	opCheck    = "check"
+	opKeyGone  = "key-gone"
 )
 
 type adminRequest struct {
@@ -423,6 +424,10 @@ func (n *Node) handleAdmin(ctx context.Context, from wire.NodeID, q *adminReques
 			return nil, err
 		}
 		result = r
+	case opKeyGone:
+		if err := n.handleKeyGone(ctx, q.Arg); err != nil {
+			return nil, err
+		}
 	case opRebalance:
 		var ask rebalanceAsk
 		if err := json.Unmarshal(q.Arg, &ask); err != nil {
@@ -465,7 +470,7 @@ func (n *Node) openAdmin() (err error) {
 		Listen:  func(network, addr string) (net.Listener, error) { return n.cfg.Host.listen(0)(n.ctx, network, addr) },
 	}
 	if !n.cfg.Dev {
-		cfg.Token, cfg.KeyCheck = n.secrets.AdminToken, n.checkKey
+		cfg.Token, cfg.KeyCheck, cfg.KeyCatchUp = n.secrets.AdminToken, n.checkKey, n.catchUpForKey
 	}
 	if cfg.TLS, err = n.adminTLS(); err != nil {
 		return err

@@ -7,10 +7,13 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"imroute/mesh/wire"
 	"imroute/node/admin"
 	"imroute/raftfsm"
 )
@@ -106,16 +109,96 @@ func (a api) APIKeys(context.Context) ([]admin.APIKeyInfo, error) {
 	return out, nil
 }
 
-// RevokeAPIKey ends a key. Other nodes refuse it once they have applied that, which takes them a moment.
-func (a api) RevokeAPIKey(ctx context.Context, id string) error {
+// RevokeAPIKey ends a key and waits, for revokeWait at most, until every other node that is up refuses it as well.
+func (a api) RevokeAPIKey(ctx context.Context, id string) (admin.APIKeyRevoked, error) {
+	out := admin.APIKeyRevoked{ID: id, Revoked: true, Unconfirmed: []string{}}
 	if err := a.n.refresh(ctx); err != nil {
-		return err
+		return out, err
 	}
 	if _, ok := a.n.fsm.APIKey(id); !ok {
-		return admin.Errorf(admin.StatusNotFound, "there is no API key %q", id).WithHint("`imctl api key list` shows them")
+		return out, admin.Errorf(admin.StatusNotFound, "there is no API key %q", id).WithHint("`imctl api key list` shows them")
 	}
-	_, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindKeyRevoke, ID: id})
-	return err
+	if _, err := a.propose(ctx, &raftfsm.Command{Kind: raftfsm.KindKeyRevoke, ID: id}); err != nil {
+		return out, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, revokeWait)
+	defer cancel()
+	if err := a.n.refresh(ctx); err != nil { // there was a leader a moment ago: what this node has of the members serves as well
+		a.n.log.Debug("the members may be those of a moment ago", "err", err)
+	}
+	nodes := a.n.upNodes()
+	gone := make([]bool, len(nodes))
+	var wg sync.WaitGroup
+	for i, node := range nodes {
+		wg.Go(func() {
+			if err := a.n.askAdmin(ctx, node.ID, opKeyGone, id, nil); err != nil {
+				a.n.log.Warn("a node did not confirm that an API key was revoked", "node", node.Name, "key", id, "err", err)
+				return
+			}
+			gone[i] = true
+		})
+	}
+	wg.Wait()
+	for i, node := range nodes {
+		if !gone[i] {
+			out.Unconfirmed = append(out.Unconfirmed, node.Name)
+		}
+	}
+	return out, nil
+}
+
+// revokeWait bounds how long a revocation waits for the other nodes.
+const revokeWait = 2 * time.Second
+
+// handleKeyGone answers opKeyGone: once the table here has applied all that was acknowledged, that key refused.
+func (n *Node) handleKeyGone(ctx context.Context, arg []byte) error {
+	var id string
+	if err := json.Unmarshal(arg, &id); err != nil {
+		return wire.Errorf(wire.BadRequest, "key: %v", err)
+	}
+	if _, ok := n.fsm.APIKey(id); !ok {
+		return nil
+	}
+	if err := n.refresh(ctx); err != nil {
+		return err
+	}
+	if _, ok := n.fsm.APIKey(id); ok {
+		return wire.Errorf(wire.Refused, "there is an API key %q", id)
+	}
+	return nil
+}
+
+// keyReads bounds the linearizable reads that keys which are not in the table here may cause: burst at once, then one in every.
+type keyReads struct {
+	mu    sync.Mutex
+	spent time.Time // guarded by mu: until then the reads had so far are paid for
+}
+
+const (
+	keyReadsBurst = 32
+	keyReadsEvery = 50 * time.Millisecond
+)
+
+func (k *keyReads) take(at time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.spent.Before(at) {
+		k.spent = at
+	}
+	if k.spent.Sub(at) > (keyReadsBurst-1)*keyReadsEvery {
+		return false
+	}
+	k.spent = k.spent.Add(keyReadsEvery)
+	return true
+}
+
+// catchUpForKey is admin.Config.KeyCatchUp: the key may have been made at another node a moment ago.
+func (n *Node) catchUpForKey(ctx context.Context, key string) bool {
+	// Not only for ids that are unknown: the time that a refusal takes does not tell which ids exist.
+	if _, _, ok := parseKey(key); !ok || !n.keyReads.take(time.Now()) {
+		return false
+	}
+	return n.refresh(ctx) == nil
 }
 
 // upNodes are the members that are not down, by name.

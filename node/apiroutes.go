@@ -269,11 +269,15 @@ func (n *Node) notToKick(ctx context.Context, client wire.ClientID) error {
 // Send sends for a back end or an operator.
 func (a api) Send(ctx context.Context, m admin.Message) (admin.SendResult, error) {
 	started := time.Now()
-	if m.From == "" {
+	named := m.From != ""
+	if !named {
 		m.From = apiSender
 	}
 	o := &apiOrigin{done: make(chan apiResult, 1)}
 	f := wire.Forward{Tenant: m.To.Tenant, To: m.To.ID, From: m.From, Instance: apiInstance(m), Counter: m.ID.Counter, Ack: m.Ack, Payload: m.Payload, Kind: m.Kind}
+	if named && m.Kind == wire.ToOthers {
+		f.Epoch = wire.WholeSender
+	}
 	switch {
 	case m.Kind.Cast():
 		a.n.router.casts.send(o, &f, m.Timeout)

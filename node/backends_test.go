@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -321,12 +322,33 @@ func TestAPIKeys(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(b)
 	}
-	c.until("n2 knows the key", func() error {
-		if code, body := ask(n2, key.Key, "/v1/presence/bob"); code != 200 || !strings.Contains(body, `"tenant":"acme"`) || !strings.Contains(body, `"online":false`) {
-			return fmt.Errorf("%d %s", code, body)
+	if code, body := ask(n2, key.Key, "/v1/presence/bob"); code != 200 || !strings.Contains(body, `"tenant":"acme"`) || !strings.Contains(body, `"online":false`) {
+		t.Errorf("a key that was just made at n1: %d %s", code, body)
+	}
+	// Each of these may come to n2 before the entry that concerns it does.
+	for range 20 {
+		k, err := api{n1}.CreateAPIKey(c.ctx, admin.NewAPIKey{Scopes: wire.ScopePresence})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
+		c.until("the reads of keys are paid for", func() error {
+			n2.keyReads.mu.Lock()
+			defer n2.keyReads.mu.Unlock()
+			if n2.keyReads.spent.After(time.Now()) {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if code, body := ask(n2, k.Key, "/v1/version"); code != 200 {
+			t.Errorf("just made at n1: %d %s", code, body)
+		}
+		if r, err := (api{n1}).RevokeAPIKey(c.ctx, k.ID); err != nil || len(r.Unconfirmed) != 0 {
+			t.Errorf("%+v %v", r, err)
+		}
+		if _, ok := n2.checkKey(k.Key); ok {
+			t.Error("n2 takes a key after the answer of its revocation")
+		}
+	}
 	if code, body := ask(n2, key.Key, "/v1/presence/bob?tenant=other"); code != 403 || !strings.Contains(body, "acme") {
 		t.Errorf("another tenant: %d %s", code, body)
 	}
@@ -346,14 +368,39 @@ func TestAPIKeys(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Name != "shop" || *list[0].Tenant != "acme" || fmt.Sprint(list[0].Scopes) != "[presence assign]" {
 		t.Errorf("%+v %v", list, err)
 	}
-	if err := (api{n2}).RevokeAPIKey(c.ctx, key.ID); err != nil {
-		t.Fatal(err)
+	if r, err := (api{n1}).RevokeAPIKey(c.ctx, key.ID); err != nil || !r.Revoked || len(r.Unconfirmed) != 0 {
+		t.Fatal(r, err)
 	}
 	if code, body := ask(n2, key.Key, "/v1/version"); code != 401 || !strings.Contains(body, "revoked") {
 		t.Errorf("revoked: %d %s", code, body)
 	}
-	if err := (api{n2}).RevokeAPIKey(c.ctx, key.ID); !admin.IsNotFound(err) {
+	if _, err := (api{n2}).RevokeAPIKey(c.ctx, key.ID); !admin.IsNotFound(err) {
 		t.Errorf("revoked twice: %v", err)
+	}
+}
+
+// TestKeyReads: garbage keys cause a bounded number of reads, and a while later there are some again.
+func TestKeyReads(t *testing.T) {
+	var k keyReads
+	at := time.Now()
+	count := func() (n int) {
+		for range 1000 {
+			if k.take(at) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count(); n != keyReadsBurst {
+		t.Errorf("%d at once", n)
+	}
+	at = at.Add(3 * keyReadsEvery)
+	if n := count(); n != 3 {
+		t.Errorf("%d a while later", n)
+	}
+	at = at.Add(time.Hour)
+	if n := count(); n != keyReadsBurst {
+		t.Errorf("%d after an hour", n)
 	}
 }
 

@@ -258,7 +258,9 @@ func (c *casts) localReply(ref uint64, code wire.Code, count uint32, missed wire
 
 // hand gives m to one node: 0: taken.
 func (c *casts) hand(m *wire.Forward, h raftfsm.Holder, reply castReply) wire.Code {
-	m.Incarnation, m.Epoch = h.Incarnation, 0
+	if m.Incarnation = h.Incarnation; m.Kind != wire.ToOthers || m.Epoch != wire.WholeSender {
+		m.Epoch = 0
+	}
 	if h.Node == c.r.self {
 		return c.arrived(m, reply)
 	}

@@ -33,7 +33,7 @@ type Timings struct {
 // AdminTLS says how the admin API is encrypted. Beyond loopback one of the two is required.
 type AdminTLS struct {
 	CertFile, KeyFile string // own certificate
-	NodeCert          bool   // the node's certificate, signed by the cluster's CA
+	NodeCert          bool   // one signed by the cluster's CA for the addresses of the admin API
 }
 
 // ClientTLS is the certificate for client TCP and WebSocket; empty: not encrypted.

@@ -50,8 +50,8 @@ type fanQueue struct {
 type fanItem struct {
 	cast     *gateway.Cast
 	life     *life
-	from     string // others: who sent it, and under what instance
-	instance uint64
+	from     string  // others: who sent it, and under what instance
+	instance uint64  // 0: whatever instance
 	gather   *gather // nil: nobody wants to know
 	bytes    int
 }
@@ -77,6 +77,9 @@ func (f *fanout) take(l *life, m *wire.Forward, reply castReply) wire.Code {
 	f.bytes += bytes // reserved while the message is copied without the lock
 	f.mu.Unlock()
 	it := &fanItem{life: l, from: strings.Clone(m.From), instance: m.Instance, bytes: bytes}
+	if m.Epoch == wire.WholeSender {
+		it.instance = 0
+	}
 	var to gateway.Receipt
 	if m.Ack != wire.AckNone && m.Ref != 0 && reply != nil {
 		if it.gather = f.gather(m, key, it, reply); it.gather == nil {
@@ -208,9 +211,18 @@ func (f *fanout) each(l *life, key fanKey, from string, instance uint64, yield f
 	f.sessions(func(s *gateway.Session) bool {
 		c := s.Client()
 		if c.Tenant != key.tenant || key.kind == wire.ToPrefix && !strings.HasPrefix(c.ID, key.to) ||
-			key.kind == wire.ToOthers && c.ID == from && wire.CastSender(wire.Sender(c, s.ID().Instance), key.kind, key.to) == instance {
+			key.kind == wire.ToOthers && sentBy(s, from, instance) {
 			return true
 		}
 		return yield(s)
 	})
+}
+
+// sentBy says whether a message to the others is that session's own.
+func sentBy(s *gateway.Session, from string, instance uint64) bool {
+	c := s.Client()
+	if instance == 0 {
+		return c.ID == from || c.User() == from
+	}
+	return c.ID == from && wire.CastSender(wire.Sender(c, s.ID().Instance), wire.ToOthers, "") == instance
 }

@@ -16,6 +16,7 @@ type gather struct {
 	life  *life
 	key   fanKey // its texts are its own
 	from  string
+	of    uint64 // the sender's instance, as in fanItem
 	id    wire.MessageID
 	ref   uint64 // theirs
 	own   uint64 // ours, for the deadline
@@ -44,7 +45,7 @@ func (f *fanout) gather(m *wire.Forward, key fanKey, it *fanItem, reply castRepl
 		left = maxTimeout
 	}
 	key.tenant, key.to = strings.Clone(key.tenant), strings.Clone(key.to)
-	g := &gather{f: f, life: it.life, key: key, from: it.from, id: wire.MessageID{Instance: m.Instance, Counter: m.Counter}, ref: m.Ref, reply: reply}
+	g := &gather{f: f, life: it.life, key: key, from: it.from, of: it.instance, id: wire.MessageID{Instance: m.Instance, Counter: m.Counter}, ref: m.Ref, reply: reply}
 	g.open.Store(1)
 	p := &pending{m: wire.Forward{Instance: m.Instance, Counter: m.Counter}, deadline: now() + left - min(left/8, gatherSlack), sink: g}
 	f.r.pendings.add(p)
@@ -144,7 +145,7 @@ func (f *fanout) names(g *gather, missed *wire.Missed) {
 	if at := now(); at-f.turn >= nameTurn {
 		f.turn, f.looks = at, nameLooks
 	}
-	f.each(g.life, g.key, g.from, g.id.Instance, func(d castTarget) bool {
+	f.each(g.life, g.key, g.from, g.of, func(d castTarget) bool {
 		if f.looks--; f.looks < 0 {
 			return false
 		}

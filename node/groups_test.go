@@ -207,6 +207,22 @@ func TestBroadcast(t *testing.T) {
 	other.hears("acme")
 }
 
+// TestOthersOfTheAPI: the API's others are those of the name that it sends for, on every node; it may be the name of a user.
+func TestOthersOfTheAPI(t *testing.T) {
+	c := newCluster(t)
+	n1, n2, n3 := c.three()
+	c.dial("alice", n1)
+	c.dial("bob", n2)
+	c.dial("bob/phone", n1)
+	c.dial("api", n3)
+	for from, want := range map[string]uint32{"alice": 3, "bob": 2, "bob/phone": 3, "": 4, "api": 3} {
+		m := admin.Message{From: from, Kind: wire.ToOthers, Payload: []byte("api's"), Ack: wire.AckOwner, Timeout: patience, ID: wire.MessageID{Instance: wire.NewID(), Counter: 1}}
+		if r, err := (api{n3}).Send(c.ctx, m); err != nil || r.Code != wire.Delivered || r.Count != want {
+			t.Errorf("to others than %q: %+v %v, want %d", from, r, err, want)
+		}
+	}
+}
+
 func TestUserDevices(t *testing.T) {
 	c := newCluster(t)
 	n1, n2, n3 := c.three()

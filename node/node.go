@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,29 +32,32 @@ type Node struct {
 	born time.Time
 
 	// fixed by Open
-	dir        *datadir.Dir
-	id         wire.NodeID
-	name       string
-	secrets    *secrets
-	fsm        *raftfsm.FSM
-	endings    *endings
-	store      *store.Store
-	mesh       *mesh.Mesh
-	gateway    *gateway.Gateway
-	admin      *admin.Server
-	lead       *lead
-	leaderCall *leaderCall
-	reads      *rounds[wire.ClientID, located]
-	router     *router
-	metrics    nodeMetrics
-	peers      *peerBook
-	presence   *presence
-	online     *onlineCount
-	fights     *fights
-	lineage    *lineageLayer
-	journal    *journal                // nil: none is kept
-	ca         atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
-	identity   atomic.Pointer[mesh.Identity]
+	dir            *datadir.Dir
+	id             wire.NodeID
+	name           string
+	secrets        *secrets
+	fsm            *raftfsm.FSM
+	endings        *endings
+	store          *store.Store
+	mesh           *mesh.Mesh
+	gateway        *gateway.Gateway
+	admin          *admin.Server
+	lead           *lead
+	leaderCall     *leaderCall
+	reads          *rounds[wire.ClientID, located]
+	router         *router
+	metrics        nodeMetrics
+	peers          *peerBook
+	presence       *presence
+	online         *onlineCount
+	fights         *fights
+	lineage        *lineageLayer
+	journal        *journal                // nil: none is kept
+	ca             atomic.Pointer[mesh.CA] // voters hold the cluster's CA key
+	identity       atomic.Pointer[mesh.Identity]
+	keyReads       keyReads
+	adminCert      atomic.Pointer[tls.Certificate] // see admincert.go
+	adminCertReady chan struct{}                   // closed once the first one is there, or is no longer waited for
 
 	discovery   discovery // changed only by Open
 	lease       leaseHolder
@@ -199,6 +203,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if warning := n.mesh.BufferWarning(); warning != "" {
 		n.log.Warn(warning)
 	}
+	n.adminCertReady = make(chan struct{})
 	if err := n.openAdmin(); err != nil {
 		return err
 	}
@@ -213,6 +218,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.group.Go(func() error { return n.runRebalance(n.ctx) })
 	n.group.Go(func() error { return n.runPeers(n.ctx) })
 	n.group.Go(func() error { return n.runRenewal(n.ctx) })
+	if n.usesAdminCert() {
+		n.group.Go(func() error { n.runAdminCert(n.ctx); return nil })
+	}
 	n.group.Go(func() error { return n.watchFolder(n.ctx) })
 	return nil
 }

@@ -58,10 +58,7 @@ func (n *Node) adminTLS() (*tls.Config, error) {
 		}
 		return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
 	case c.NodeCert:
-		return &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &n.identity.Load().Cert, nil },
-		}, nil
+		return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: n.shownAdminCert}, nil
 	}
 	return nil, nil
 }

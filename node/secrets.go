@@ -103,6 +103,9 @@ type secretsRequest struct {
 	SignNode wire.NodeID `cbor:"1,keyasint,omitempty"`
 	SignKey  []byte      `cbor:"2,keyasint,omitempty"` // PKIX
 	CAKey    bool        `cbor:"3,keyasint,omitempty"`
+
+	// SignNames asks for a server certificate with these names instead, see admincert.go.
+	SignNames []string `cbor:"4,keyasint,omitempty"`
 }
 
 type secretsReply struct {
@@ -132,7 +135,7 @@ func (n *Node) handleSecrets(_ context.Context, from wire.NodeID, q *secretsRequ
 	if err != nil {
 		return nil, wire.Errorf(wire.BadRequest, "public key: %v", err)
 	}
-	cert, err := ca.IssueNode(q.SignNode, pub, n.cfg.CertValidity)
+	cert, err := n.signsFor(ca, q, pub)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ type Forward struct {
 
 	// Kind says what To names, if not a client. A cast (Kind.Cast) is fanned out by the node that gets it; it has no Epoch, and
 	// its Instance is the sender's for this address.
+	// Of kind others its Epoch may be WholeSender.
 	Kind Kind `cbor:"11,keyasint,omitempty"`
 
 	// The answer to a request: the id and instance that this came with, and a number other than 0 if it failed.
@@ -35,6 +36,10 @@ type Forward struct {
 	// From and Instance): who receives them may keep there what it found out. Only the lane's reader touches it.
 	Memo *Memo `cbor:"-"`
 }
+
+// WholeSender as the Epoch of a message to the others leaves out every session of From, and of all its devices where From is a
+// user: the API sends for a name, not for a session. Without it the one session is left out that Instance belongs to.
+const WholeSender Epoch = 1
 
 // Memo holds anything: V is for the node, P for the session that the node finds.
 type Memo struct{ V, P any }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net"
@@ -17,10 +18,11 @@ type auth struct {
 	dev   bool
 	check func(token string) bool
 	key   func(key string) (Key, bool) // nil: there are none
+	again func(ctx context.Context, key string) bool
 }
 
 func newAuth(c *Config) auth {
-	a := auth{dev: c.DevMode, check: c.TokenCheck, key: c.KeyCheck}
+	a := auth{dev: c.DevMode, check: c.TokenCheck, key: c.KeyCheck, again: c.KeyCatchUp}
 	if a.check == nil && c.Token != "" {
 		want := sha256.Sum256([]byte(c.Token))
 		a.check = func(token string) bool {
@@ -43,11 +45,18 @@ func (a *auth) allow(r *http.Request) (who caller, refused *Error) {
 			WithHint("send the header Authorization: Bearer TOKEN, with imctl --token-file FILE; each node has the token in its data folder, secrets/admin.token")
 	case isKey(token) && a.key != nil:
 		k, ok := a.key(token)
+		if !ok && a.again != nil {
+			ctx, cancel := context.WithTimeout(r.Context(), KeyWait)
+			defer cancel()
+			if a.again(ctx, token) {
+				k, ok = a.key(token)
+			}
+		}
 		if !ok {
 			return who, Errorf(StatusUnauthorized, "the API key is not known, was revoked or has expired").
 				WithHint("`imctl api key list` shows the keys there are, `imctl api key create` makes one")
 		}
-		who.key = &k
+		who.key, who.holds = &k, func() bool { _, ok := a.key(token); return ok }
 	case !a.check(token):
 		return who, Errorf(StatusUnauthorized, "the token is not this cluster's admin token").
 			WithHint("each node of the cluster has it in its data folder, secrets/admin.token: is this another cluster?")

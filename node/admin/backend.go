@@ -125,8 +125,9 @@ type Backend interface {
 	CreateAPIKey(ctx context.Context, q NewAPIKey) (APIKey, error)
 	// APIKeys lists what is kept of the keys, by id.
 	APIKeys(ctx context.Context) ([]APIKeyInfo, error)
-	// RevokeAPIKey ends a key. StatusNotFound if there is none of that id.
-	RevokeAPIKey(ctx context.Context, id string) error
+	// RevokeAPIKey ends a key and returns once every node that is up refuses it, or names those that did not confirm that in time.
+	// StatusNotFound if there is none of that id.
+	RevokeAPIKey(ctx context.Context, id string) (APIKeyRevoked, error)
 
 	// Send sends a message and waits for its outcome, at most m.Timeout. Outcomes (offline, unavailable …) are results;
 	// errors are kept for messages that were never tried. A second call with the same ID gets the first one's outcome or

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -295,10 +296,22 @@ func unreachable(base string, err error) *Error {
 	var op *net.OpError
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, context.Canceled):
 		e.Text = "given up"
+	case errors.As(err, &unknown):
+		e.Text = fmt.Sprintf("the certificate of %s is not signed by the certificate authority that is trusted for it", host)
+		e.Hint = "give the right one with --ca: for a node's own certificate it is identity/ca.crt in the data folder of any node of that cluster"
+	case errors.As(err, &name):
+		e.Text = fmt.Sprintf("the certificate of %s is for another name: %v", host, name)
+		e.Hint = "name the node with --addr as its certificate does"
+	case errors.As(err, &invalid):
+		e.Text = fmt.Sprintf("the certificate of %s is not valid: %v", host, invalid)
+		e.Hint = "has it expired, or does a clock go wrong? see the node's log"
 	case errors.As(err, &cert):
 		e.Text = fmt.Sprintf("the certificate of %s is not trusted: %v", host, cert.Err)
 		e.Hint = "give the certificate authority that signed it with --ca"

@@ -49,9 +49,10 @@ func (c *Client) APIKeys(ctx context.Context) (ks []APIKeyInfo, err error) {
 	return ks, err
 }
 
-// RevokeAPIKey ends an API key.
-func (c *Client) RevokeAPIKey(ctx context.Context, id string) error {
-	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/api-keys/" + segment(id)})
+// RevokeAPIKey ends an API key. What it returns names the nodes that may take it for another moment.
+func (c *Client) RevokeAPIKey(ctx context.Context, id string) (r APIKeyRevoked, err error) {
+	err = c.do(ctx, call{method: http.MethodDelete, path: "/v1/api-keys/" + segment(id), out: &r})
+	return r, err
 }
 
 // Rebalance starts moving clients, at most rate (0: DefaultRebalanceRate) a second away from each node that has too many.

@@ -77,6 +77,9 @@ func (c *Client) WatchRoutes(ctx context.Context, q WatchQuery, f func(RouteEven
 		case EventHeartbeat:
 			continue
 		case EventEnd:
+			if ev.Status == StatusUnauthorized { // it would not be let in at another node either
+				return Errorf(ev.Status, "%s ended the stream: %s", hostOf(from), ev.Reason).WithHint("%s", errKeyGone.Hint)
+			}
 			return &Error{
 				Code: wire.ShuttingDown, Status: StatusUnavailable, Err: errStreamEnded,
 				Text: hostOf(from) + " ended the stream: " + ev.Reason, Hint: "watch again, at another node",

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,6 +30,10 @@ type Config struct {
 	// KeyCheck finds out what an API key, a bearer token that begins with KeyPrefix, may do; false: it is unknown or no longer
 	// valid. The same holds for it as for TokenCheck. Nil: there are no API keys.
 	KeyCheck func(key string) (Key, bool)
+	// KeyCatchUp is asked after KeyCheck refused a key: true means that what KeyCheck reads has been brought up to date since, so
+	// that it is worth a second try. It may take until ctx ends (KeyWait at most), and has to bound how often it does any work:
+	// anybody can show keys. Nil: KeyCheck is always up to date.
+	KeyCatchUp func(ctx context.Context, key string) bool
 	// DevMode lets everybody in who is on this machine: no token. Only for a Bind that is loopback. Requests that a web page
 	// could have caused are refused.
 	DevMode bool
@@ -126,6 +131,9 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+// KeyWait is how long a call with an unknown API key waits for Config.KeyCatchUp.
+const KeyWait = time.Second
 
 // minToken keeps out tokens that can be guessed.
 const minToken = 16

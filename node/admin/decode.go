@@ -1,20 +1,16 @@
 package admin
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"imroute/mesh/wire"
 )
@@ -36,74 +32,7 @@ func (r *request) body(v any) error {
 	// The deadline that ServeHTTP set has done its work; left in place it would make a long call look abandoned. An error
 	// means that the connection is gone, which the answer will notice.
 	_ = http.NewResponseController(r.w).SetReadDeadline(time.Time{})
-	return decodeJSON(raw, v)
-}
-
-func decodeJSON(raw []byte, v any) error {
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil
-	}
-	if !utf8.Valid(raw) {
-		return Errorf(StatusBadRequest, "the body is not valid UTF-8").WithHint("send binary payloads as payload_b64")
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return jsonError(err, v)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Errorf(StatusBadRequest, "the body has more than one JSON value")
-	}
-	return nil
-}
-
-// jsonError says in the API's words what encoding/json says in Go's.
-func jsonError(err error, v any) *Error {
-	var typ *json.UnmarshalTypeError
-	var syntax *json.SyntaxError
-	switch {
-	case errors.As(err, &typ) && typ.Field == "":
-		return Errorf(StatusBadRequest, "the body is a JSON %s: want an object", typ.Value)
-	case errors.As(err, &typ):
-		if n, ok := strings.CutPrefix(typ.Value, "number "); ok {
-			return Errorf(StatusBadRequest, "field %q: %s is not possible: want %s", typ.Field, n, wanted(typ.Type))
-		}
-		return Errorf(StatusBadRequest, "field %q: want %s, not a JSON %s", typ.Field, wanted(typ.Type), typ.Value)
-	case errors.As(err, &syntax):
-		return Errorf(StatusBadRequest, "the body is not valid JSON at byte %d: %s", syntax.Offset, strings.TrimPrefix(err.Error(), "json: "))
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return Errorf(StatusBadRequest, "the body is not valid JSON: it ends too early")
-	}
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return Errorf(StatusBadRequest, "field %s is not known here", name).WithHint("%s", known(v))
-	}
-	return Errorf(StatusBadRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
-}
-
-func wanted(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Bool:
-		return "true or false"
-	case reflect.String:
-		return "a string"
-	case reflect.Uint32:
-		return "a whole number from 0 to 4294967295"
-	}
-	return "a " + t.Kind().String()
-}
-
-// known lists the fields of a request.
-func known(v any) string {
-	var names []string
-	t := reflect.TypeOf(v).Elem()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	if len(names) == 0 {
-		return "no fields are known here"
-	}
-	return "known are " + strings.Join(names, ", ")
+	return decodeBody(raw, v)
 }
 
 // query reads the parameters behind "?"; names that are not allowed are refused.
@@ -244,7 +173,8 @@ func (q *SendRequest) message(maxPayload int) (m Message, err error) {
 		return m, nil
 	}
 	if m.ID, err = wire.ParseMessageID(q.ID); err != nil || m.ID.Instance == 0 || m.ID.Counter == 0 {
-		return m, Errorf(StatusBadRequest, "field %q is %q: want sixteen hex digits, a dot and a number, neither of them zero", "id", q.ID)
+		return m, Errorf(StatusBadRequest, "field %q is %q: want sixteen hex digits, a dot and a number, neither of them zero", "id", q.ID).
+			WithHint("say 00000000000000a7.1: the digits are yours for as long as you send, the number is higher in each message; the same id again is the same message, a lower number is answered out_of_order")
 	}
 	return m, nil
 }

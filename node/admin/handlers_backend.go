@@ -122,7 +122,7 @@ func AssignHandler(assign func(context.Context, AssignQuery) (Assignment, error)
 }
 
 func presenceOne(r *request) (any, error) {
-	v, err := r.query("tenant")
+	v, err := r.clientQuery("tenant")
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func presenceOne(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := clientID("path", tenant, r.params["client"])
+	id, err := r.namedClient(v, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +326,11 @@ func revokeKey(r *request) (any, error) {
 	if err := r.empty(); err != nil {
 		return nil, err
 	}
-	return done{}, r.s.cfg.Backend.RevokeAPIKey(r.ctx, r.params["id"])
+	k, err := r.s.cfg.Backend.RevokeAPIKey(r.ctx, r.params["id"])
+	if k.Unconfirmed = list(k.Unconfirmed); len(k.Unconfirmed) > 0 {
+		r.note("unconfirmed", k.Unconfirmed)
+	}
+	return k, err
 }
 
 func startRebalance(r *request) (any, error) {

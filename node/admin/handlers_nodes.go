@@ -44,6 +44,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/routes/watch", stream: s.watch},
 		{method: "POST", path: "/v1/routes/check", action: "route.check", handler: checkRoutes},
 		{method: "GET", path: "/v1/routes/{client}", handler: getRoute},
+		{method: "GET", path: "/v1/route", handler: getRoute}, // for a client that is called as one of the words above
 		{method: "POST", path: "/v1/routes/{client}/kick", scope: kicks, action: "route.kick", handler: kick},
 
 		{method: "GET", scope: groups, path: "/v1/groups", handler: listGroups},
@@ -55,6 +56,7 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/v1/messages", scope: send, action: "message.send", handler: sendMessage},
 		{method: "POST", path: "/v1/messages/many", scope: send, action: "message.send-many", handler: sendMany},
 		{method: "GET", path: "/v1/presence/{client}", scope: presence, handler: presenceOne},
+		{method: "GET", path: "/v1/presence", scope: presence, handler: presenceOne}, // for a client called count
 		{method: "POST", path: "/v1/presence", scope: presence, handler: presenceMany},
 		{method: "GET", path: AssignPath, scope: assigns, handler: assign},
 		{method: "GET", path: "/v1/openapi.yaml", scope: anyScope, stream: s.openAPI},

@@ -2,16 +2,13 @@ package admin
 
 import (
 	"net/http"
+	"net/url"
 
 	"imroute/mesh/wire"
 )
 
 func getRoute(r *request) (any, error) {
-	q, err := r.query("tenant", "consistency", "all_nodes")
-	if err != nil {
-		return nil, err
-	}
-	id, err := clientID("path", q.Get("tenant"), r.params["client"])
+	q, err := r.clientQuery("tenant", "consistency", "all_nodes")
 	if err != nil {
 		return nil, err
 	}
@@ -24,6 +21,10 @@ func getRoute(r *request) (any, error) {
 		return nil, Errorf(StatusBadRequest, "parameter %q is %q: want %s or %s", "consistency", consistency, Linearizable, Local)
 	}
 	all, err := boolParam(q, "all_nodes")
+	if err != nil {
+		return nil, err
+	}
+	id, err := r.namedClient(q, q.Get("tenant"))
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +42,24 @@ func getRoute(r *request) (any, error) {
 		return answer{http.StatusNotFound, found}, nil
 	}
 	return found, nil
+}
+
+// clientQuery is query for calls that name a client either in the path or, whatever it is called, as a parameter.
+func (r *request) clientQuery(allowed ...string) (url.Values, error) {
+	if _, inPath := r.params["client"]; !inPath {
+		allowed = append([]string{"client"}, allowed...)
+	}
+	return r.query(allowed...)
+}
+
+func (r *request) namedClient(q url.Values, tenant string) (wire.ClientID, error) {
+	if name, inPath := r.params["client"]; inPath {
+		return clientID("path", tenant, name)
+	}
+	if q.Get("client") == "" {
+		return wire.ClientID{}, Errorf(StatusBadRequest, `parameter "client" is missing`).WithHint("name the client: ?client=ID")
+	}
+	return clientID(`parameter "client"`, tenant, q.Get("client"))
 }
 
 func checkRoutes(r *request) (any, error) {

@@ -1,7 +1,11 @@
 package admin
 
 import (
+	"context"
+	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"imroute/mesh/wire"
 )
@@ -19,7 +23,46 @@ const KeyPrefix = "imk1-"
 
 // caller is who asks. The zero value is an operator, or anybody in development mode: everything is allowed.
 type caller struct {
-	key *Key
+	key   *Key
+	holds func() bool // set with key: whether it is still valid
+}
+
+// keyLook is how often the key of a stream is looked at again.
+const keyLook = 250 * time.Millisecond
+
+// errKeyGone is the cause of the context of a stream whose key holds no more.
+var errKeyGone = Errorf(StatusUnauthorized, "the API key was revoked or has expired").
+	WithHint("`imctl api key list` shows the keys there are, `imctl api key create` makes one")
+
+// whileAllowed runs f, whose answer may go on for long, and ends the request's context once the caller's key holds no more. A
+// write that waits for a slow reader then ends as well.
+func (s *Server) whileAllowed(r *request, w http.ResponseWriter, f func()) {
+	if r.who.key == nil {
+		f()
+		return
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	r.Request, r.ctx = r.WithContext(ctx), ctx
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		look := time.NewTicker(keyLook)
+		defer look.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-look.C:
+			}
+			if !r.who.holds() {
+				cancel(errKeyGone)
+				s.writeDeadline(w, keyLook)
+				return
+			}
+		}
+	})
+	f()
 }
 
 // anyScope marks what every key may ask.

@@ -56,6 +56,7 @@ type fake struct {
 	moving   Rebalance
 	key      APIKey
 	keys     []APIKeyInfo
+	revoked  APIKeyRevoked
 
 	onCall func(ctx context.Context) error // if set, runs in every method with a context
 	onSend func(ctx context.Context, m Message) (SendResult, error)
@@ -234,8 +235,8 @@ func (f *fake) APIKeys(ctx context.Context) ([]APIKeyInfo, error) {
 	return f.keys, f.called(ctx, "APIKeys")
 }
 
-func (f *fake) RevokeAPIKey(ctx context.Context, id string) error {
-	return f.called(ctx, "RevokeAPIKey", id)
+func (f *fake) RevokeAPIKey(ctx context.Context, id string) (APIKeyRevoked, error) {
+	return f.revoked, f.called(ctx, "RevokeAPIKey", id)
 }
 
 func (f *fake) Send(ctx context.Context, m Message) (SendResult, error) {

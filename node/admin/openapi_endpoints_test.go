@@ -55,9 +55,10 @@ var endpoints = map[string]endpoint{
 
 	"GET /v1/routes":                {summary: "One page of the table", out: RoutePage{}, query: []string{"node", "tenant", "prefix", "cursor", "limit:integer"}},
 	"GET /v1/routes/stats":          {summary: "Count the table", out: RouteStats{}},
-	"GET /v1/routes/watch":          {summary: "Follow the table: one JSON object a line", content: "application/x-ndjson", statuses: []int{200, 400, 401, 403, 429, 503}, query: []string{"tenant", "client", "prefix"}},
+	"GET /v1/routes/watch":          {summary: "Follow the table: one JSON object a line; the last one, event end, says why it ends, say that the API key was revoked or has expired", content: "application/x-ndjson", statuses: []int{200, 400, 401, 403, 429, 503}, query: []string{"tenant", "client", "prefix"}},
 	"POST /v1/routes/check":         {summary: "Compare the nodes' sessions with the table", in: checkBody{}, out: CheckResult{}},
-	"GET /v1/routes/{client}":       {summary: "Who owns a client", out: Route{}, query: []string{"tenant", "consistency", "all_nodes:boolean"}, once: 404},
+	"GET /v1/routes/{client}":       {summary: "Who owns a client; one called stats or watch is asked for with GET /v1/route", out: Route{}, query: []string{"tenant", "consistency", "all_nodes:boolean"}, once: 404},
+	"GET /v1/route":                 {summary: "Who owns a client, whatever it is called", out: Route{}, query: []string{"!client", "tenant", "consistency", "all_nodes:boolean"}, with: "client=stats", once: 404},
 	"POST /v1/routes/{client}/kick": {summary: "Close a client's session", in: kickBody{}, out: KickResult{}},
 
 	"GET /v1/groups":                 {summary: "One page of a tenant's groups", out: GroupPage{}, query: []string{"tenant", "cursor", "limit:integer"}},
@@ -71,14 +72,15 @@ var endpoints = map[string]endpoint{
 	},
 	"GET /v1/services":          {summary: "One page of a tenant's services", out: ServicePage{}, query: []string{"tenant", "cursor", "limit:integer"}},
 	"GET /v1/presence/count":    {summary: "How many clients and users are online, in one tenant or in all", out: PresenceCount{}, query: []string{"tenant"}},
-	"GET /v1/presence/{client}": {summary: "Whether a client is online", out: Presence{}, query: []string{"tenant"}},
+	"GET /v1/presence/{client}": {summary: "Whether a client is online; one called count is asked for with GET /v1/presence", out: Presence{}, query: []string{"tenant"}},
+	"GET /v1/presence":          {summary: "Whether a client is online, whatever it is called", out: Presence{}, query: []string{"!client", "tenant"}, with: "client=count"},
 	"POST /v1/presence":         {summary: "Who of several clients is online", in: PresenceRequest{}, out: PresenceList{}, required: []string{"clients"}, example: `{"clients":["a","b"]}`},
 	"GET /v1/assign":            {summary: "Where a client should connect", out: Assignment{}, query: []string{"!client", "tenant", "transport"}, with: "client=bob"},
 	"POST /v1/client-tokens":    {summary: "Sign a login token", in: clientTokenBody{}, out: ClientToken{}, required: []string{"client"}, example: `{"client":"bob"}`},
 
 	"POST /v1/api-keys":        {summary: "Make an API key", in: APIKeyRequest{}, out: APIKey{}, required: []string{"scopes"}, example: `{"scopes":["send"]}`},
 	"GET /v1/api-keys":         {summary: "List API keys", out: []APIKeyInfo{}},
-	"DELETE /v1/api-keys/{id}": {summary: "End an API key", out: done{}},
+	"DELETE /v1/api-keys/{id}": {summary: "End an API key, on every node that is up", out: APIKeyRevoked{}},
 	"GET /v1/openapi.yaml":     {summary: "This description", content: "application/yaml", statuses: []int{200, 400, 401, 403}},
 }
 

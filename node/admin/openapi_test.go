@@ -178,7 +178,7 @@ func (d *document) checkRoute(t *testing.T, s *Server, b *fake, rt *route, op ma
 		var names []string
 		for name, p := range props {
 			names = append(names, name)
-			words := map[string]string{"string": "a string", "boolean": "true or false", "integer": "a whole number", "array": "a "}
+			words := map[string]string{"string": "text", "boolean": "true or false", "integer": "a whole number", "array": "a list"}
 			want := words[d.at(p)["type"].(string)]
 			if code, body := ask("", `{"`+name+`":{}}`); code != 400 || !strings.Contains(body, `field \"`+name) || !strings.Contains(body, "want "+want) {
 				t.Errorf("field %s is described as %v, and an object gives %d %s", name, d.at(p)["type"], code, body)

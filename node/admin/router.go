@@ -153,7 +153,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	}
 	r := &request{Request: hr, ctx: hr.Context(), s: s, params: params, w: w, who: who}
 	if rt.stream != nil {
-		s.guard(r, func() { rt.stream(r, w) })
+		s.whileAllowed(r, w, func() {
+			s.guard(r, func() { rt.stream(r, w) })
+		})
 		return
 	}
 	s.call(r, rt)

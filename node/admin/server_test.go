@@ -82,7 +82,7 @@ func TestAudit(t *testing.T) {
 			_, err := c.CreateAPIKey(ctx, APIKeyRequest{Name: "shop", Scopes: []string{"send"}})
 			return err
 		}, map[string]any{"action": "api-key.create", "name": "shop", "key_id": b.key.ID}},
-		{func() error { return c.RevokeAPIKey(ctx, "k1") }, map[string]any{"action": "api-key.revoke", "key_id": "k1"}},
+		{func() error { _, err := c.RevokeAPIKey(ctx, "k1"); return err }, map[string]any{"action": "api-key.revoke", "key_id": "k1"}},
 		{func() error { _, err := c.ClientToken(ctx, alice, 0); return err }, map[string]any{"action": "client-token.create", "client": "alice"}},
 	}
 	for i, call := range calls {

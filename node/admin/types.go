@@ -323,6 +323,7 @@ type RouteEvent struct {
 	State       string           `json:"state,omitempty"`  // with EventNode
 	Index       uint64           `json:"index,string"`     // of the entry that did it; with EventHeartbeat, 0
 	Reason      string           `json:"reason,omitempty"` // with EventEnd
+	Status      Status           `json:"status,omitempty"` // with EventEnd, as the reason of an error: unauthorized if the API key was revoked or has expired
 }
 
 // KickResult names the session that was closed.
@@ -345,13 +346,13 @@ const (
 type SendRequest struct {
 	From       string  `json:"from,omitempty"` // shown to the recipient and in the audit log; empty: "api"
 	Tenant     string  `json:"tenant,omitempty"`
-	Kind       string  `json:"kind,omitempty"` // what To names: client (default), group, prefix, user, service; all and others want no To. One instance of a service gets the request; its reply goes to the client that From names, if that is connected: who wants to hear it asks as a client
+	Kind       string  `json:"kind,omitempty"` // what To names: client (default), group, prefix, user, service; all and others want no To; others leaves out the sessions of the client that From names, those of all its devices where that is a user, and is all without From. One instance of a service gets the request; its reply goes to the client that From names, if that is connected: who wants to hear it asks as a client
 	To         string  `json:"to,omitempty"`
 	Payload    *string `json:"payload,omitempty"`     // UTF-8 text
 	PayloadB64 *string `json:"payload_b64,omitempty"` // standard base64, padded
 	Ack        string  `json:"ack,omitempty"`         // AckNone, AckOwner (default), AckClient
 	TimeoutMS  uint32  `json:"timeout_ms,omitempty"`  // how long to go on trying; 0: 5000
-	ID         string  `json:"id,omitempty"`          // wire.MessageID as text: the same id again is the same message
+	ID         string  `json:"id,omitempty"`          // sixteen hex digits that are the sender's own, a dot and a number, such as 00000000000000a7.1, neither of them zero: the same id again is the same message. The numbers behind the same digits rise for each recipient: a lower one is answered out_of_order; who sends in no order takes new digits for each message and the number 1. None: the node makes one
 }
 
 // SendResult is how a send ended. HTTP answers 200 for every outcome: an outcome is an answer, not a failed request.
@@ -361,7 +362,7 @@ type SendResult struct {
 	Owner  string    `json:"owner"` // the owner's name; empty where none was found
 	Count  uint32    `json:"count"` // recipients reached, of a message to many
 	RTTUS  uint32    `json:"rtt_us"`
-	ID     string    `json:"id"` // wire.MessageID as text
+	ID     string    `json:"id"` // the message's: what was given, or what the node made
 
 	Missed    uint32   `json:"missed"`               // of a message to many: recipients that refused it or did not acknowledge it in time
 	MissedIDs []string `json:"missed_ids,omitempty"` // client ids of some of them, 16 at most

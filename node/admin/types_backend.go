@@ -57,7 +57,7 @@ type SendManyRequest struct {
 	PayloadB64 *string  `json:"payload_b64,omitempty"`
 	Ack        string   `json:"ack,omitempty"`
 	TimeoutMS  uint32   `json:"timeout_ms,omitempty"`
-	ID         string   `json:"id,omitempty"` // the message's, for all of them
+	ID         string   `json:"id,omitempty"` // the message's, for all of them: as in SendRequest
 }
 
 // SendManyResult is how each ended, in the order of To.
@@ -89,6 +89,13 @@ type APIKeyInfo struct {
 type APIKey struct {
 	APIKeyInfo
 	Key string `json:"key"`
+}
+
+// APIKeyRevoked says that a key is revoked, and where it may still be taken.
+type APIKeyRevoked struct {
+	ID          string   `json:"id"`
+	Revoked     bool     `json:"revoked"`
+	Unconfirmed []string `json:"unconfirmed"` // nodes that are up and did not confirm in time that they refuse it; they will as soon as they reach the cluster
 }
 
 // RebalanceNode is one node's part of a rebalance.

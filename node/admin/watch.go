@@ -67,6 +67,9 @@ func (s *Server) watch(r *request, w http.ResponseWriter) {
 		s.fail(w, asError(errClosing()))
 		return
 	case <-ctx.Done():
+		if context.Cause(ctx) == errKeyGone {
+			s.fail(w, errKeyGone)
+		}
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -100,7 +103,13 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, ev RouteEven
 		// Closing comes first: a busy stream would otherwise go on by chance.
 		select {
 		case <-s.closing:
-			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error()}
+			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error(), Status: StatusUnavailable}
+			continue
+		case <-ctx.Done():
+			if context.Cause(ctx) != errKeyGone {
+				return
+			}
+			ev = RouteEvent{Event: EventEnd, Reason: errKeyGone.Text, Status: errKeyGone.Status}
 			continue
 		default:
 		}
@@ -108,14 +117,21 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, ev RouteEven
 		select {
 		case ev, ok = <-events:
 			if !ok {
-				ev = RouteEvent{Event: EventEnd, Reason: asError(watchEnd(<-ended)).Text}
+				e := asError(watchEnd(<-ended))
+				if context.Cause(ctx) == errKeyGone {
+					e = errKeyGone // the backend ended because of it
+				}
+				ev = RouteEvent{Event: EventEnd, Reason: e.Text, Status: e.Status}
 			}
 		case <-beat.C:
 			ev = RouteEvent{Event: EventHeartbeat}
 		case <-s.closing:
-			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error()}
+			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error(), Status: StatusUnavailable}
 		case <-ctx.Done():
-			return
+			if context.Cause(ctx) != errKeyGone {
+				return
+			}
+			ev = RouteEvent{Event: EventEnd, Reason: errKeyGone.Text, Status: errKeyGone.Status}
 		}
 	}
 }
