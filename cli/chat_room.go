@@ -355,5 +355,5 @@ func (e chatEvent) text() string {
 	default:
 		s = "* " + e.Text
 	}
-	return printable(strings.TrimRight(s, "\r\n"))
+	return printable(strings.TrimRight(s, "\r\n")) // one line, whatever others say
 }

@@ -195,6 +195,10 @@ func (o *loginOptions) dial(ctx context.Context, cfg client.Config) (*client.Cli
 	case interrupted(ctx):
 		return nil, errInterrupted
 	}
+	var f *failure
+	if ctx.Err() != nil && errors.As(context.Cause(ctx), &f) { // it was ended here, say because the output cannot be written
+		return nil, f
+	}
 	return nil, o.loginError(ctx, cfg, err)
 }
 
@@ -224,9 +228,20 @@ func (o *loginOptions) ended(err error) error {
 	}
 	f := codeError(w.Code, w.Text, "")
 	if w.Code == wire.Replaced {
-		f.hint = "somebody else logged in as " + o.as
+		f.hint = replacedHint(o.as, w.Text)
 	}
 	return f
+}
+
+// replacedHint says who ended a session for good; text is the node's.
+func replacedHint(as, text string) string {
+	if _, other, ok := strings.Cut(text, "another device of its class logged in: "); ok {
+		user, device, _ := strings.Cut(as, "/")
+		class, _, _ := strings.Cut(device, ":")
+		return "this cluster allows each user one session for each class of device (--one-per-class): " + other + " came after " + as +
+			", and both are " + user + "/" + class
+	}
+	return "somebody else logged in as " + as + ": an id has one session, the last one (other devices of a user are " + as + "/DEVICE)"
 }
 
 // anonymous is a client id that nobody else has.

@@ -25,7 +25,8 @@ func newClientConnectCmd(a *app) *cobra.Command {
 	o := &clientConnectOptions{loginOptions: loginOptions{app: a}}
 	c := &cobra.Command{
 		Use: "connect --as CLIENT", Short: "Log in, stay connected and print messages until Ctrl-C",
-		Long: "Connect logs in and prints every message. It acknowledges those that ask for it once they are printed, and\n" +
+		Long: "Connect logs in and prints every message, each on one line: the ends of lines in it are shown as \\n. It acknowledges\n" +
+			"those that ask for it once they are printed, and\n" +
 			"reconnects over all known addresses when its node goes away. With --output json it prints one object a\nline; \"event\" is connected, waiting, message, left or closed.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
@@ -120,15 +121,11 @@ func (o *clientConnectOptions) showMessage(m client.Message) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.asJSON() {
-		text := string(m.Payload)
-		if !utf8.Valid(m.Payload) {
-			text = "base64:" + base64.StdEncoding.EncodeToString(m.Payload)
-		}
 		from := m.From
 		if m.Group != "" {
 			from = "[" + m.Group + "] " + from
 		}
-		return o.printf("%s: %s\n", printable(from), printable(text))
+		return o.printf("%s: %s\n", printable(from), payloadText(m.Payload))
 	}
 	e := connectEvent{Event: "message", From: m.From, ID: m.ID.String(), Epoch: m.Epoch, Group: m.Group}
 	if m.Kind != wire.ToClient {

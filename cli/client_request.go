@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -24,7 +25,7 @@ func newClientRequestCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "request SERVICE TEXT|-", Short: "Log in, ask a service and print its answer",
 		Long: "Request logs in, sends one request (\"-\": what it reads from its input) to one instance of a service, or with\n" +
-			"--client to a client, and prints the answer. It exits with 3 if nobody is there to answer, with 4 if the\ncluster could not tell, and with 1 if the answer is a fault, or if none came and it is not known why.",
+			"--client to a client, and prints the answer: to a terminal as text, anywhere else just as it is. It exits with 3 if nobody is there to answer, with 4 if the\ncluster could not tell, and with 1 if the answer is a fault, or if none came and it is not known why.",
 		Args: args(2, "SERVICE", "TEXT"),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], args[1]) },
 	}
@@ -76,7 +77,25 @@ func (o *clientRequestOptions) run(ctx context.Context, name, text string) error
 	closing, cancelClose := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelClose()
 	_ = c.Close(closing) // whatever it says, the answer is here
+	if interrupted(ctx) && askErr != nil {
+		return interruptedCall("request", "it may have been carried out, or may still be")
+	}
 	return o.show(name, r, askErr)
+}
+
+// answerText is an answer as it goes to the output: for a person with nothing in it that could steer the terminal, and with a mark
+// before its further lines; else as it is, and if it is text with the end of its last line.
+func (o *clientRequestOptions) answerText(payload []byte) string {
+	text := string(payload)
+	switch {
+	case !o.io.OutTTY && !utf8.ValidString(text):
+		return text
+	case !o.io.OutTTY:
+		return strings.TrimSuffix(text, "\n") + "\n"
+	case !utf8.ValidString(text):
+		return payloadText(payload) + "\n"
+	}
+	return printableLines(strings.TrimSuffix(text, "\n"), "| ") + "\n"
 }
 
 func (o *clientRequestOptions) show(name string, r client.Reply, err error) error {
@@ -103,14 +122,10 @@ func (o *clientRequestOptions) show(name string, r client.Reply, err error) erro
 			return err
 		}
 	} else if err == nil {
-		answer := out.PayloadB64
-		if out.Payload != nil {
-			answer = *out.Payload
-		}
-		if err := o.printf("%s\n", printable(answer)); err != nil {
+		if err := o.printf("%s", o.answerText(r.Payload)); err != nil {
 			return err
 		}
-		o.note("answered by %s, rtt %s", printable(r.From), short(r.RTT))
+		o.note("answered by %s, rtt %s", r.From, short(r.RTT))
 	}
 	switch {
 	case err == nil:
@@ -120,7 +135,7 @@ func (o *clientRequestOptions) show(name string, r client.Reply, err error) erro
 	case w.Code == wire.Offline && o.toClient:
 		return codeError(w.Code, name+" is not connected anywhere", "")
 	case w.Code == wire.Offline:
-		return codeError(w.Code, name+" has no instance", "be one with \""+o.program()+" client serve "+name+"\"")
+		return codeError(w.Code, name+" has no instance", "be one with \""+o.program()+" client serve "+quoted([]string{name})+o.tenantFlag()+"\"")
 	case w.Code == wire.Timeout, w.Code == wire.Unknown:
 		return codeError(w.Code, w.Text, "the outcome is not known: the request may have been carried out, or may still be")
 	}

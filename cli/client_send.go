@@ -139,7 +139,23 @@ func (o *clientSendOptions) run(ctx context.Context, text string) error {
 	if err := c.Close(closing); err != nil && ack == wire.AckNone && sendErr == nil {
 		return fail("unknown", "ask for an answer with --ack owner", "the message may not have been written: %w", err)
 	}
+	if interrupted(ctx) && sendErr != nil {
+		return interruptedCall("message", "it may have arrived, or may still arrive")
+	}
 	return o.show(r, sendErr, who)
+}
+
+// interruptedCall is for what was under way when Ctrl-C came.
+func interruptedCall(what, fate string) *failure {
+	return &failure{exit: ExitError, code: "interrupted", text: "interrupted before it was known what became of the " + what, hint: fate, cause: errInterrupted}
+}
+
+// tenantFlag is what a suggested command needs to mean the same tenant.
+func (o *loginOptions) tenantFlag() string {
+	if o.tenant == "" {
+		return ""
+	}
+	return " --tenant " + quoted([]string{o.tenant})
 }
 
 // payload is what the command line says, "-" for what comes from the input.
@@ -199,7 +215,7 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		if o.to == "" {
 			return codeError(r.Code, "nobody is there to be reached", "")
 		}
-		return codeError(r.Code, who+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+who+"\"")
+		return codeError(r.Code, who+" is not connected anywhere", "connect it with \""+o.program()+" client connect --as "+quoted([]string{who})+o.tenantFlag()+"\"")
 	case wire.Unavailable, wire.NoQuorum:
 		return codeError(r.Code, r.Text, "nothing was decided: see \""+o.program()+" cluster status\" and try again")
 	case wire.TooLarge:

@@ -30,7 +30,7 @@ func newClientServeCmd(a *app) *cobra.Command {
 		Use: "serve SERVICE [-- PROGRAM [ARG]...]", Short: "Be an instance of a service until Ctrl-C: echo requests, or run a program for each",
 		Long: "Serve logs in and answers requests to a service, which the cluster spreads over all its instances. Without a\n" +
 			"program it answers each request with what it carried. With one, it runs the program for each request: the\n" +
-			"request is its input, the sender's id is in IMROUTE_FROM, and its output is the answer; if it fails, the\nrequester is told the fault 100 and what the program wrote to its error output.",
+			"request is its input, the sender's id is in IMROUTE_FROM, and its output is the answer; if it fails, the\nrequester is told the fault 100 and what the program wrote to its error output. One that is still running when the\nrequester waits no longer is killed.",
 		Args: func(cmd *cobra.Command, got []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case len(got) == 0 || dash == 0:
@@ -57,6 +57,11 @@ func (o *clientServeOptions) run(ctx context.Context, service string, program []
 	}
 	if o.concurrency < 1 || o.concurrency > wire.MaxServiceLoad {
 		return usage("", "--concurrency %d: want 1 to %d", o.concurrency, wire.MaxServiceLoad)
+	}
+	if len(program) > 0 {
+		if _, err := exec.LookPath(program[0]); err != nil {
+			return fail("program", "name a file that can be run, with its path if it is not in PATH", "cannot run the program: %w", err)
+		}
 	}
 	o.as = cmp.Or(o.as, service+"/"+anonymous())
 	cfg, err := o.config(ctx)
@@ -134,7 +139,7 @@ func (o *clientServeOptions) show(e serveEvent, format string, args ...any) erro
 	}
 	for i, a := range args {
 		if s, ok := a.(string); ok {
-			args[i] = printable(s)
+			args[i] = printable(s) // what is printable already stays as it is
 		}
 	}
 	return o.printf(format, args...)
@@ -152,11 +157,18 @@ func (o *clientServeOptions) handler(program []string, stop context.CancelCauseF
 			answer, err = runProgram(ctx, program, r)
 		}
 		e := serveEvent{Event: "request", Service: r.Service, From: r.From, ID: r.ID.String()}
-		line := r.From + ": " + string(r.Payload)
+		line := printable(r.From) + ": " + payloadText(r.Payload)
 		var f *client.Fault
-		if errors.As(err, &f) {
+		switch {
+		case errors.As(err, &f):
 			e.Fault, e.Text = f.Code, f.Text
 			line += " (" + f.Error() + ")"
+		case err != nil:
+			e.Fault, e.Text = client.FaultTimeout, "killed: its time was over"
+			if ctx.Err() == context.Canceled {
+				e.Fault, e.Text = client.FaultInternal, "killed: the service ends"
+			}
+			line += " (" + e.Text + ")"
 		}
 		if err := o.show(e, "%s\n", line); err != nil {
 			stop(err)
@@ -173,6 +185,9 @@ func runProgram(ctx context.Context, program []string, r client.Request) ([]byte
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err() // it was killed because nobody waits any more
+		}
 		text := strings.TrimSpace(errs.String())
 		if text == "" {
 			text = err.Error()

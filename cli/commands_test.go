@@ -329,7 +329,7 @@ func TestLeaveAsksOthers(t *testing.T) {
 
 // TestPrintable: ids and payloads cannot steer the terminal.
 func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{"a\x1b[31mb": `a\u001b[31mb`, "ä€": "ä€", "x\ty": "x    y", "a\u202eb": `a\u202eb`, "\r": `\u000d`} {
+	for in, want := range map[string]string{"a\x1b[31mb": `a\u001b[31mb`, "ä€": "ä€", "x\ty": "x    y", "a\u202eb": `a\u202eb`, "\r": `\r`, "hi\nalice: pay": `hi\nalice: pay`, "a\u2028b\u2066": `a\u2028b\u2066`} {
 		if got := printable(in); got != want {
 			t.Errorf("printable(%q) = %q, want %q", in, got, want)
 		}
@@ -342,7 +342,7 @@ func FuzzPrintable(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, r := range printable(s) {
-			if r != '\n' && (r < 0x20 || r >= 0x7f && r < 0xa0) {
+			if unprintable(r) {
 				t.Fatalf("%q leaves %U", s, r)
 			}
 		}

@@ -168,8 +168,11 @@ func (a *app) updateContext(change func(*contextFile) error) error {
 		return fail("context", "name another file with IMCTL_CONTEXT", "cannot make the folder of the context file: %w", err)
 	}
 	unlock, err := lockFile(path+".lock", contextLockWait)
+	if errors.Is(err, errLocked) {
+		return fail("context", "another imctl is writing it: try again", "cannot lock the context file: %w", err)
+	}
 	if err != nil {
-		return fail("context", "another imctl may be writing it: try again", "cannot lock the context file: %w", err)
+		return fail("context", "name another file with IMCTL_CONTEXT", "cannot write beside the context file: %w", err)
 	}
 	defer unlock()
 	f, err := readContextFile(path)

@@ -40,7 +40,9 @@ func newDevCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "dev", Short: "Run a whole cluster on this machine, to try it out and to develop against",
 		Long: "Dev starts a cluster of real node processes on loopback in development mode (no tokens), waits until they are\n" +
-			"ready, prints what to try next and shows their logs. Ctrl-C stops everything and removes the data, unless\n--data names a folder to keep it in. A second Ctrl-C kills at once.",
+			"ready, prints what to try next and shows their logs. Ctrl-C stops everything and removes the data, unless\n--data names a folder to keep it in. A second Ctrl-C kills at once.\n\n" +
+			"It is the cluster that commands without --addr mean while it runs, under the name dev; if another one is running already,\n" +
+			"the later one is dev2, and the first is meant again when that ends (\"imctl context use NAME\" switches, --no-context leaves it).",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.Flags().Changed("nodes")) },
 	}
@@ -76,6 +78,8 @@ type dev struct {
 	logs     *logMux
 	watchers sync.WaitGroup
 	token    string // file with the join token
+
+	context, before string // names: this cluster's in the context file, and what was current before; "": none
 }
 
 func (o *devOptions) run(ctx context.Context, nodesGiven bool) (err error) {
@@ -131,6 +135,22 @@ func (o *devOptions) run(ctx context.Context, nodesGiven bool) (err error) {
 // devLock is the file in the data folder that a running "imctl dev" has locked.
 const devLock = "dev.lock"
 
+// devLockWait is longer than devRuns holds the lock.
+const devLockWait = 100 * time.Millisecond
+
+// devRuns tells whether an "imctl dev" runs on a data folder.
+func devRuns(dir string) bool {
+	path := filepath.Join(dir, devLock)
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	unlock, err := lockFile(path, 0)
+	if err == nil {
+		unlock()
+	}
+	return errors.Is(err, errLocked)
+}
+
 // folder returns the absolute data folder, locked against a second "imctl dev". cleanup gives it back and removes it if
 // it is temporary.
 func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
@@ -147,7 +167,7 @@ func (o *devOptions) folder() (dir string, cleanup func() error, err error) {
 	if err != nil {
 		return "", nil, fail("data", "name another folder with --data", "cannot make the data folder: %w", err)
 	}
-	unlock, err := lockFile(filepath.Join(dir, devLock), 0)
+	unlock, err := lockFile(filepath.Join(dir, devLock), devLockWait)
 	if errors.Is(err, errLocked) {
 		return "", nil, fail("data_locked", "stop that one, or name another folder with --data", "another \"imctl dev\" runs on %s", dir)
 	}
@@ -226,7 +246,10 @@ func (d *dev) start(ctx context.Context) error {
 	if err := d.waitVoters(ctx); err != nil {
 		return err
 	}
-	return d.save()
+	if err := d.writeCluster(); err != nil {
+		return err
+	}
+	return d.remember(ctx)
 }
 
 // waitVoters waits until the cluster can lose a node: whoever is told to kill one must not find that it was the only
@@ -306,26 +329,7 @@ func (d *dev) waitReady(ctx context.Context, i int) error {
 	}
 }
 
-// save writes cluster.json and the context.
-func (d *dev) save() error {
-	if err := d.writeCluster(); err != nil {
-		return err
-	}
-	if d.noContext || d.contextPath() == "" {
-		return nil
-	}
-	c := clusterContext{Name: "dev", Dev: true, Data: d.cluster.Data}
-	for _, n := range d.cluster.Nodes {
-		c.Admin = append(c.Admin, n.Admin)
-		c.Client = append(c.Client, n.ClientTCP)
-	}
-	return d.updateContext(func(f *contextFile) error {
-		f.forget(c.Name) // the last one is gone: its addresses must not mix with these
-		f.merge(c)
-		return nil
-	})
-}
-
+// writeCluster writes cluster.json.
 func (d *dev) writeCluster() error {
 	b, err := encodeCluster(d.cluster)
 	if err != nil {

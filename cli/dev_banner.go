@@ -36,7 +36,14 @@ func (d *dev) announce(context.Context) error {
 		fmt.Fprintf(&b, "  and in another tab  http://%s/", d.cluster.Nodes[last].ClientWS)
 	}
 	b.WriteString("\n")
-	fmt.Fprintf(&b, "\nKill a node and see its clients move:  kill -9 %d   (%s)\n", d.cluster.Nodes[last].PID, d.cluster.Nodes[last].Name)
+	switch pid, name := d.cluster.Nodes[last].PID, d.cluster.Nodes[last].Name; {
+	case last >= 2:
+		fmt.Fprintf(&b, "\nKill a node and see its clients move:  kill -9 %d   (%s)\n", pid, name)
+	case last == 1: // a node that joins is a voter only if there is a third
+		fmt.Fprintf(&b, "\nKill the node that is no voter and see its clients move:  kill -9 %d   (%s; with three nodes it may be any)\n", pid, name)
+	default:
+		b.WriteString("\nOne node tolerates no failure: start three (without --nodes) to kill one and see its clients move.\n")
+	}
 	b.WriteString("Ctrl-C stops everything.\n\n")
 	return d.printf("%s", b.String())
 }
@@ -61,7 +68,11 @@ func (d *dev) suggestions() []string {
 
 // restartCommand starts node i again by hand.
 func (d *dev) restartCommand(i int) string {
-	return d.program() + " " + quoted(append([]string{"node", "start"}, d.placeArgs(i)...))
+	words := []string{"node", "start"}
+	if d.noContext {
+		words = append(words, "--no-context")
+	}
+	return d.program() + " " + quoted(append(words, d.placeArgs(i)...))
 }
 
 // replaceCommand starts a new node, with the name and the addresses of node i, which is no member any more.

@@ -45,15 +45,7 @@ func (d *dev) stop() error {
 		}
 	}
 	d.watchers.Wait()
-	if d.data != "" || d.noContext || d.contextPath() == "" {
-		return nil
-	}
-	return d.updateContext(func(f *contextFile) error {
-		if i := f.find("dev"); i >= 0 && f.Contexts[i].Data == d.cluster.Data {
-			f.forget("dev")
-		}
-		return nil
-	})
+	return d.giveBack()
 }
 
 func (d *dev) killAll() {

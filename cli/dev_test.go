@@ -98,12 +98,17 @@ type runningDev struct {
 
 func startDev(t *testing.T, base int, mode string, args ...string) *runningDev {
 	t.Helper()
+	return startDevIn(t, newWorld(t), base, mode, args...)
+}
+
+func startDevIn(t *testing.T, w *world, base int, mode string, args ...string) *runningDev {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(fakeNodeEnv, mode)
-	d := &runningDev{w: newWorld(t), code: make(chan int, 1)}
+	d := &runningDev{w: w, code: make(chan int, 1)}
 	d.w.exe = exe
 	a := d.w.app(&d.out, &d.errs)
 	go func() { d.code <- run(append([]string{"dev", "--port-base", fmt.Sprint(base)}, args...), a) }()

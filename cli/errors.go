@@ -72,8 +72,8 @@ func (f *failure) report(w io.Writer, asJSON bool) {
 		_ = json.NewEncoder(w).Encode(map[string]body{"error": {f.code, f.text, f.hint, f.exit}}) // nowhere left to complain
 		return
 	}
-	_, _ = fmt.Fprintf(w, "imctl: %s\n", printable(strings.TrimSpace(f.text)))
+	_, _ = fmt.Fprintf(w, "imctl: %s\n", printableLines(strings.TrimSpace(f.text), "       "))
 	if f.hint != "" {
-		_, _ = fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(f.hint, "\n", "\n      "))
+		_, _ = fmt.Fprintf(w, "hint: %s\n", printableLines(f.hint, "      "))
 	}
 }

@@ -198,7 +198,7 @@ func (f *fakeServer) Open(context.Context) error {
 		_ = json.NewEncoder(w).Encode(admin.JoinToken{ID: "t", Token: "secret-token"})
 	})
 	mux.HandleFunc("GET /v1/cluster", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(admin.ClusterStatus{Voters: 3, NodesUp: 3, Settings: admin.Settings{TargetVoters: 3}})
+		_ = json.NewEncoder(w).Encode(admin.ClusterStatus{ClusterID: filepath.Base(filepath.Dir(f.set.data)), Voters: 3, NodesUp: 3, Settings: admin.Settings{TargetVoters: 3}})
 	})
 	mux.HandleFunc("POST /crash", func(http.ResponseWriter, *http.Request) { os.Exit(7) })
 	f.http = &http.Server{Handler: mux}

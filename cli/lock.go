@@ -12,6 +12,15 @@ var errLocked = errors.New("locked by another process")
 // lockFile takes an exclusive lock that ends with the process, waiting at most that long for its holder. The file itself
 // stays: removing it would let two processes lock two different files of the same name.
 func lockFile(path string, wait time.Duration) (unlock func(), err error) {
+	f, err := lockOpen(path, wait)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil // closing releases the lock
+}
+
+// lockOpen returns the file, locked.
+func lockOpen(path string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -20,7 +29,7 @@ func lockFile(path string, wait time.Duration) (unlock func(), err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		err := tryLock(f)
 		if err == nil {
-			return func() { _ = f.Close() }, nil // closing releases the lock
+			return f, nil
 		}
 		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
 			_ = f.Close()

@@ -86,6 +86,7 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 	o.leaveLoopback(log)
 	ports := newPortPicker()
 	defer ports.close() // with the process: who chooses meanwhile does not even try what is reserved
+	ports.keptByDev(o.data)
 	if !o.explicitBinds() {
 		if err := chooseBinds(&o.nodeSettings, ports); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // The values of --output.
@@ -43,7 +45,7 @@ func (a *app) printf(format string, args ...any) error {
 // note writes to the error stream, for people only: it stays out of JSON and pipes.
 func (a *app) note(format string, args ...any) {
 	if !a.asJSON() {
-		_, _ = fmt.Fprintf(a.io.Err, format+"\n", args...) // a note that cannot be shown changes nothing
+		_, _ = fmt.Fprintln(a.io.Err, printableLines(fmt.Sprintf(format, args...), "  ")) // a note that cannot be shown changes nothing
 	}
 }
 
@@ -99,11 +101,21 @@ func (f *fields) write(w io.Writer) error {
 	return outputError(tw.Flush())
 }
 
-// printable replaces what could steer a terminal: ids and payloads come from strangers.
-func printable(s string) string {
-	bad := func(r rune) bool {
-		return r != '\n' && (unicode.IsControl(r) || r == unicode.ReplacementChar || r == '\u202e' || r == '\u2028' || r == '\u2029')
+// unprintable tells what could steer a terminal or end a line, and what changes the order in which a line is read.
+func unprintable(r rune) bool {
+	switch {
+	case unicode.IsControl(r), r == unicode.ReplacementChar, r == '\u2028', r == '\u2029':
+		return true
+	case r == '\u061c', r == '\u200e', r == '\u200f', r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
+		return true
 	}
+	return false
+}
+
+// printable makes one line of s in which nothing can steer a terminal: ids and payloads come from strangers, and none of theirs may
+// look like another one's line, or like imctl's own. The ends of lines are shown as \n and \r.
+func printable(s string) string {
+	bad := unprintable
 	if strings.IndexFunc(s, bad) < 0 {
 		return s
 	}
@@ -112,6 +124,10 @@ func printable(s string) string {
 		switch {
 		case r == '\t':
 			b.WriteString("    ")
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
 		case bad(r):
 			fmt.Fprintf(&b, "\\u%04x", r)
 		default:
@@ -119,6 +135,23 @@ func printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// printableLines is printable for a text that may have several lines: each after the first begins with indent.
+func printableLines(s, indent string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = printable(strings.TrimSuffix(l, "\r"))
+	}
+	return strings.Join(lines, "\n"+indent)
+}
+
+// payloadText is a payload as one line. The end of its last line is left out: whoever pipes a line into "client send -" sends it along.
+func payloadText(payload []byte) string {
+	if !utf8.Valid(payload) {
+		return "base64:" + base64.StdEncoding.EncodeToString(payload)
+	}
+	return printable(strings.TrimSuffix(strings.TrimSuffix(string(payload), "\n"), "\r"))
 }
 
 // short writes a duration with three significant digits.

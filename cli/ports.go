@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"imroute/mesh/wire"
@@ -25,17 +26,21 @@ type portPicker struct {
 	// else chooses.
 	reserve func(network, addr string, wait time.Duration) (giveBack func(), ok bool)
 	held    []func()
+
+	mine map[string]bool // kept by the "imctl dev" that runs on this node's folder, for this node
 }
 
 // newPortPicker reserves what it gives out, by locks that end with close or the process.
 func newPortPicker() *portPicker {
 	p := &portPicker{free: canListen, given: map[string]bool{}, wanted: map[string]bool{}}
+	var swept sync.Once
 	p.reserve = func(network, addr string, wait time.Duration) (giveBack func(), ok bool) {
 		_, port, _ := net.SplitHostPort(addr) // who asks has looked
 		dir := filepath.Join(os.TempDir(), fmt.Sprintf("imctl-%d-ports", os.Getuid()))
 		unlock, err := func() {}, os.MkdirAll(dir, 0o700)
 		if err == nil {
-			unlock, err = lockFile(filepath.Join(dir, network+"-"+port+".lock"), wait)
+			swept.Do(func() { removeUnheld(dir) })
+			unlock, err = lockPassing(filepath.Join(dir, network+"-"+port+".lock"), wait)
 		}
 		if err != nil {
 			return func() {}, !errors.Is(err, errLocked) // no place for a lock: then there is none
@@ -45,12 +50,15 @@ func newPortPicker() *portPicker {
 	return p
 }
 
+// takeWait is longer than removeUnheld holds a lock.
+const takeWait = 4 * time.Millisecond
+
 // take reserves an address if it is free. It is reserved before it is tried: to try is to listen for a moment, and that would
 // be in the way of whoever has chosen this address and is about to listen.
 func (p *portPicker) take(network, addr string) bool {
 	giveBack, ok := func() {}, true
-	if p.reserve != nil {
-		giveBack, ok = p.reserve(network, addr, 0)
+	if p.reserve != nil && !p.mine[network+addr] {
+		giveBack, ok = p.reserve(network, addr, takeWait)
 	}
 	if ok && p.free(network, addr) {
 		p.held = append(p.held, giveBack)
@@ -68,7 +76,7 @@ const holdWait = time.Second
 func (p *portPicker) hold(s nodeSettings) {
 	deadline := time.Now().Add(holdWait) // for all of them
 	for _, l := range []struct{ network, addr string }{{"udp", s.mesh}, {"tcp", s.clientTCP}, {"tcp", s.clientWS}, {"tcp", s.admin}} {
-		if fixedPort(l.addr) {
+		if fixedPort(l.addr) && !p.mine[l.network+l.addr] {
 			giveBack, _ := p.reserve(l.network, l.addr, time.Until(deadline))
 			p.held = append(p.held, giveBack)
 		}
@@ -80,6 +88,26 @@ func fixedPort(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)
 	n, notNumber := strconv.Atoi(port)
 	return err == nil && notNumber == nil && n >= 1 && n <= 65535
+}
+
+// keptByDev notes which ports a running "imctl dev" keeps for the node of a data folder: for as long as it runs it holds those of
+// all its nodes, so that nobody takes them from one that is down for a while. A node that is started by hand in its folder is
+// that node.
+func (p *portPicker) keptByDev(data string) {
+	data = absolute(data)
+	dir := filepath.Dir(data)
+	if !devRuns(dir) {
+		return
+	}
+	c, err := readCluster(filepath.Join(dir, devClusterTag))
+	if err != nil {
+		return // then they are somebody else's
+	}
+	for _, n := range c.Nodes {
+		if n.Name == filepath.Base(data) {
+			p.mine = map[string]bool{"udp" + n.Mesh: true, "tcp" + n.ClientTCP: true, "tcp" + n.ClientWS: true, "tcp" + n.Admin: true}
+		}
+	}
 }
 
 // close gives back what was reserved.
@@ -201,7 +229,7 @@ func tellMoved(s *nodeSettings, log *slog.Logger) {
 		{"mesh", had.Mesh, s.mesh}, {"client", had.ClientTCP, s.clientTCP}, {"client-ws", had.ClientWS, s.clientWS}, {"admin", had.Admin, s.admin},
 	} {
 		if l.was != l.now && !s.lan {
-			log.Warn("the address of the last time is taken, this node listens on another one: does it run already, from a copy of its data folder?",
+			log.Warn("the address of the last time is taken, or kept for a node of an \"imctl dev\" that runs: this node listens on another one. Does it run already, from a copy of its data folder?",
 				"listener", l.what, "was", l.was, "now", l.now)
 		}
 	}

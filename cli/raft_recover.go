@@ -111,7 +111,7 @@ func (o *raftRecoverOptions) ask(ctx context.Context, p node.RecoverPlan) error 
 		b.WriteString("This node has no copy of the cluster's CA key, which only voters have: unless another node that is\nleft has one, no new node will ever be able to join.\n")
 	}
 	if !o.asJSON() || !o.yes {
-		if _, err := fmt.Fprint(o.io.Err, printable(b.String())); err != nil {
+		if _, err := fmt.Fprint(o.io.Err, printableLines(b.String(), "")); err != nil {
 			return outputError(err)
 		}
 	}
@@ -142,7 +142,7 @@ func (o *raftRecoverOptions) next(p node.RecoverPlan) error {
 		fmt.Fprintf(&b, "  %-18s %s node remove %s\n", what, o.program(), n.Name)
 	}
 	fmt.Fprintf(&b, "  let others join:   %s cluster token create\n", o.program())
-	_, err := fmt.Fprint(o.io.Out, printable(b.String()))
+	_, err := fmt.Fprint(o.io.Out, printableLines(b.String(), ""))
 	return outputError(err)
 }
 

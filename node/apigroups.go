@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -100,11 +101,24 @@ func (a api) askHolders(ctx context.Context, nodes []wire.NodeID, op string, q g
 	return failed
 }
 
+// fresh brings the table here up to date. Its error says that nothing was read and nothing was changed: what ended in waiting was not
+// a call whose outcome is not known.
+func (a api) fresh(ctx context.Context, what string) error {
+	err := a.n.refresh(ctx)
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &admin.Error{
+		Code: wire.Unavailable, Status: admin.StatusUnavailable, Text: "without a quorum nobody can say " + what, Err: err,
+		Hint: "`imctl cluster health` says what is missing",
+	}
+}
+
 // topicPage is one page of the topics that the table knows: row makes one of each, and count adds what a holder says to them.
 func topicPage[T any](ctx context.Context, a api, q admin.GroupQuery, kind wire.TopicKind, op string,
 	row func(t wire.Topic, holders []string) T, count func(rows []T, said groupSaid),
 ) (rows []T, next string, failed []admin.NodeError, err error) {
-	if err := a.n.refresh(ctx); err != nil {
+	if err := a.fresh(ctx, "which "+kind.String()+"s there are"); err != nil {
 		return nil, "", nil, err
 	}
 	topics := a.n.fsm.Topics(q.Tenant, kind, q.Cursor, q.Limit+1)
@@ -143,7 +157,7 @@ func (a api) Groups(ctx context.Context, q admin.GroupQuery) (page admin.GroupPa
 
 // holdersOf are the nodes of a group, all acknowledged joins included.
 func (a api) holdersOf(ctx context.Context, t wire.Topic) (out []wire.NodeID, err error) {
-	if err := a.n.refresh(ctx); err != nil {
+	if err := a.fresh(ctx, "who is in "+t.Name); err != nil {
 		return nil, err
 	}
 	for _, h := range a.n.fsm.Holders(t, nil) {

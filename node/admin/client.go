@@ -157,6 +157,10 @@ func (c *Client) do(ctx context.Context, k call) error {
 	}
 	return c.each(ctx, k.effort(), func(ctx context.Context, base string) error {
 		resp, err := c.send(ctx, k.method, base, k.path, body)
+		var e *Error
+		if errors.As(err, &e) && e.Status == StatusTimeout && k.effort() == question {
+			e.Hint = "the node may be stopped or cut off: try another one with --addr, or more time with --timeout"
+		}
 		if err != nil {
 			return err
 		}

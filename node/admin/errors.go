@@ -175,6 +175,9 @@ var hints = map[wire.Code]string{
 	wire.Unknown:     "the outcome is not known: look before you repeat it",
 }
 
+// readHint is for questions that ended in waiting: there is no outcome to be looked for.
+const readHint = "nothing was changed: try again, or give more time with --timeout"
+
 // asError makes an *Error of whatever a backend returned; the original is its cause. Text of unknown errors is not for
 // strangers, but those who may ask are operators: it is shown.
 func asError(err error) *Error {

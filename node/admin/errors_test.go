@@ -52,11 +52,11 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		{&Error{Code: wire.NoQuorum, Text: "1 of 3"}, 503, StatusUnavailable, wire.NoQuorum, "1 of 3", hints[wire.NoQuorum]},
 		{wire.Errorf(wire.Unavailable, "no leader"), 503, StatusUnavailable, wire.Unavailable, "no leader", hints[wire.Unavailable]},
 		{&wire.Error{Code: wire.NotReady}, 503, StatusUnavailable, wire.NotReady, "not_ready", hints[wire.NotReady]},
-		{wire.Errorf(wire.Unknown, "leader changed"), 504, StatusTimeout, wire.Unknown, "leader changed", hints[wire.Unknown]},
+		{wire.Errorf(wire.Unknown, "leader changed"), 504, StatusTimeout, wire.Unknown, "leader changed", readHint},
 		{wire.Errorf(wire.Refused, "is up"), 409, StatusConflict, wire.Refused, "is up", ""},
 		{wire.Errorf(wire.Overloaded, "queue"), 429, StatusOverloaded, wire.Overloaded, "queue", ""},
 		{fmt.Errorf("propose: %w", wire.Errorf(wire.NotMember, "gone")), 404, StatusNotFound, wire.NotMember, "gone", ""},
-		{fmt.Errorf("read: %w", context.DeadlineExceeded), 504, StatusTimeout, wire.Timeout, "no answer in time", hints[wire.Timeout]},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), 504, StatusTimeout, wire.Timeout, "no answer in time", readHint},
 		{errors.New("disk on fire"), 500, StatusInternal, wire.Internal, "disk on fire", ""},
 		{&Error{Status: "made-up", Text: "x"}, 500, StatusInternal, 0, "x", ""},
 		{&Error{Status: StatusUnreachable, Text: "x"}, 500, StatusInternal, 0, "x", ""},
@@ -70,6 +70,11 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		if code, body, _ := raw(t, s, "GET", "/v1/nodes", ""); code != tt.http {
 			t.Errorf("%v: HTTP %d %s", tt.err, code, body)
 		}
+	}
+	b.err = wire.Errorf(wire.Timeout, "late")
+	var e *Error
+	if _, err := c.Leave(t.Context(), "n1"); !errors.As(err, &e) || e.Hint != hints[wire.Timeout] {
+		t.Errorf("a change that may have happened: %v", err)
 	}
 	b.err = Errorf(StatusNotFound, "x")
 	_, body, h := raw(t, s, "GET", "/v1/nodes", "")

@@ -67,7 +67,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/api-keys", handler: listKeys},
 		{method: "DELETE", path: "/v1/api-keys/{id}", action: "api-key.revoke", handler: revokeKey},
 
-		{method: "POST", path: "/v1/client-tokens", action: "client-token.create", handler: clientToken},
+		{method: "POST", path: "/v1/client-tokens", action: actionClientToken, handler: clientToken},
 	}
 	for i := range t {
 		t[i].parts = strings.Split(strings.TrimPrefix(t[i].path, "/"), "/")

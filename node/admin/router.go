@@ -189,6 +189,9 @@ func (s *Server) call(r *request, rt *route) {
 	var e *Error
 	if err != nil {
 		e = asError(err)
+		if r.Method == http.MethodGet && e.Hint == hints[e.Code] && (e.Code == wire.Timeout || e.Code == wire.Unknown) {
+			e.Hint = readHint
+		}
 		status = statusHTTP[e.Status]
 		raw, _ = encode(e.body()) // numbers and texts: it cannot fail
 		if e.Status == StatusInternal {
@@ -237,6 +240,8 @@ func (s *Server) write(w http.ResponseWriter, status int, raw []byte) {
 	_, _ = w.Write(raw) // a caller that is gone needs no answer
 }
 
+const actionClientToken = "client-token.create"
+
 // auditLine records who changed what.
 func (s *Server) auditLine(r *request, action string, took time.Duration, e *Error) {
 	attrs := append([]slog.Attr{
@@ -246,7 +251,13 @@ func (s *Server) auditLine(r *request, action string, took time.Duration, e *Err
 		attrs = append(attrs, slog.String("key", k.ID))
 	}
 	level := slog.LevelInfo
-	if e != nil {
+	switch {
+	case e != nil && e.Status == StatusConflict && action == actionClientToken:
+		// No token of the cluster's is wanted here: imctl finds that out by asking for one before each of its logins.
+		attrs[2] = slog.String("result", string(e.Status))
+		attrs = append(attrs, slog.String("error", e.Text))
+		level = slog.LevelDebug
+	case e != nil:
 		attrs[2] = slog.String("result", string(e.Status))
 		attrs = append(attrs, slog.String("error", e.Text))
 		level = slog.LevelWarn

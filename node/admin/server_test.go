@@ -312,3 +312,25 @@ func TestConnectionLimit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNeedlessTokenIsQuiet: imctl asks for a token before each login; that a cluster wants none is nobody's trouble. What else is
+// refused of a token is.
+func TestNeedlessTokenIsQuiet(t *testing.T) {
+	b := &fake{err: Errorf(StatusConflict, "clients need no token")}
+	var log logBuffer
+	c := dial(t, start(t, b, func(c *Config) { c.Logger = log.logger() }).Addr())
+	alice := wire.ClientID{ID: "alice"}
+	if _, err := c.ClientToken(t.Context(), alice, 0); !IsConflict(err) {
+		t.Error(err)
+	}
+	if a := log.lines(t, "audit"); len(a) != 0 {
+		t.Errorf("audit: %v", a)
+	}
+	b.err = Errorf(StatusUnavailable, "no quorum")
+	if _, err := c.ClientToken(t.Context(), alice, 0); err == nil {
+		t.Error("no error")
+	}
+	if a := log.lines(t, "audit"); len(a) != 1 || a[0]["level"] != "WARN" {
+		t.Errorf("audit: %v", a)
+	}
+}

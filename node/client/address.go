@@ -65,7 +65,7 @@ func parseAddress(s string) (address, error) {
 	host := u.Hostname()
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || !validHost(host) {
-		return address{}, fmt.Errorf("address %q: want host and port, for example 127.0.0.1:7300", s)
+		return address{}, fmt.Errorf("address %q: want host and port, for example 127.0.0.1:7901", s)
 	}
 	a.host = net.JoinHostPort(host, strconv.FormatUint(n, 10))
 	return a, nil

@@ -39,7 +39,7 @@ func ToService(name string) Address { return Address{kind: wire.ToService, to: n
 //     nobody had it, try again;
 //   - a *wire.Error with Timeout or Unknown: an instance may have done it, or may yet do it, and nobody says so. A request to a
 //     service is never done twice, so only the application knows whether it may be asked again;
-//   - ctx's error as well, if that ended first.
+//   - ctx's error as well, if that ended first: with Unknown if it was cancelled, with Timeout if its deadline passed.
 //
 // It may be called in OnMessage and in handlers: answers do not wait for what was received before.
 func (c *Client) Request(ctx context.Context, to Address, payload []byte, opts ...SendOption) (Reply, error) {
@@ -80,7 +80,7 @@ func (c *Client) Request(ctx context.Context, to Address, payload []byte, opts .
 			r.RTT = sinceNanos(start, c.now())
 			return r, nil
 		case f := <-a.fault:
-			return Reply{ID: id}, f
+			return Reply{ID: id}, faultError(f)
 		case r := <-result:
 			if r.Code != wire.Delivered {
 				select { // it may have come in between
@@ -88,7 +88,7 @@ func (c *Client) Request(ctx context.Context, to Address, payload []byte, opts .
 					r.RTT = sinceNanos(start, c.now())
 					return r, nil
 				case f := <-a.fault:
-					return Reply{ID: id}, f
+					return Reply{ID: id}, faultError(f)
 				default:
 				}
 				return Reply{ID: id}, r.Err()
@@ -98,11 +98,23 @@ func (c *Client) Request(ctx context.Context, to Address, payload []byte, opts .
 		case <-timer.C:
 			return Reply{ID: id}, noAnswer(had)
 		case <-ctx.Done():
-			return Reply{ID: id}, fmt.Errorf("%w: %w", noAnswer(had), context.Cause(ctx))
+			return Reply{ID: id}, fmt.Errorf("%w: %w", givenUp(ctx, had), context.Cause(ctx))
 		case <-c.done:
 			return Reply{ID: id}, fmt.Errorf("%w: %w", &wire.Error{Code: wire.Unknown}, c.Err())
 		}
 	}
+}
+
+// givenUp is noAnswer for a context that ended before the time-out did.
+func givenUp(ctx context.Context, had bool) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return noAnswer(had)
+	}
+	text := "given up before it was known whether it arrived"
+	if had {
+		text = "it was handed over, and given up before the answer came"
+	}
+	return &wire.Error{Code: wire.Unknown, Text: text}
 }
 
 func noAnswer(had bool) error {
@@ -111,6 +123,14 @@ func noAnswer(had bool) error {
 		text = "it was handed over, but not answered within the time-out"
 	}
 	return &wire.Error{Code: wire.Timeout, Text: text}
+}
+
+// faultError is what Request returns of a fault: that a handler ran out of time is no word of the application's.
+func faultError(f *Fault) error {
+	if f.Code == FaultTimeout {
+		return &wire.Error{Code: wire.Timeout, Text: "the handler did not end within the time-out"}
+	}
+	return f
 }
 
 func (c *Client) forgetAsking(id uint64) {

@@ -58,7 +58,7 @@ func WithTimeout(d time.Duration) SendOption { return func(o *sendOptions) { o.t
 // waits for one.
 //
 // The error is Result.Err, or ErrOverloaded, or the Client's own error if that has ended. If ctx ends first, the error
-// holds ctx's as well, and the result's code is Timeout, or Unavailable if the message never left.
+// holds ctx's as well, and the result's code is Timeout (Unknown if it was cancelled), or Unavailable if the message never left.
 func (c *Client) Send(ctx context.Context, to string, payload []byte, opts ...SendOption) (Result, error) {
 	return c.SendTo(ctx, ToClient(to), payload, opts...)
 }
@@ -194,7 +194,9 @@ func (c *Client) await(ctx context.Context, p *pending) (Result, error) {
 		}
 		c.mu.Unlock()
 		if mine {
-			r = timedOut(p)
+			if r = timedOut(p); errors.Is(ctx.Err(), context.Canceled) && r.Code == wire.Timeout {
+				r.Code, r.Text = wire.Unknown, "given up before the result came"
+			}
 			r.ID = id
 			r.RTT = sinceNanos(p.start, c.now())
 			r.err = context.Cause(ctx)

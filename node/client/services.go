@@ -21,7 +21,7 @@ type Request struct {
 }
 
 // Handler answers requests, several at a time. What it returns goes back to whoever asked; a *Fault goes as it is, any other
-// error as a Fault of FaultInternal with its text. ctx ends when the requester waits no longer, and when the Service is closed or
+// error as a Fault of FaultInternal with its text, ctx's own deadline as FaultTimeout. ctx ends when the requester waits no longer, and when the Service is closed or
 // the Client ends.
 type Handler func(ctx context.Context, r Request) ([]byte, error)
 
@@ -44,6 +44,7 @@ const (
 	FaultInternal uint32 = 1 // the handler returned another error, or panicked
 	FaultBusy     uint32 = 2 // more requests than the instance takes at a time; nothing was done
 	FaultGone     uint32 = 3 // the instance has just ended; nothing was done
+	FaultTimeout  uint32 = 4 // the handler did not end before the requester's time did; Request makes a wire.Timeout of it
 )
 
 // Service is this Client being an instance of a service.
@@ -310,6 +311,9 @@ func (c *Client) given(sess *session, f *wire.Frame) {
 		defer s.running.Done()
 		ctx, cancel := context.WithTimeout(s.ctx, timeout)
 		payload, err := s.handle(ctx, r)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && s.ctx.Err() == nil {
+			err = &Fault{FaultTimeout, "the handler did not end within the time-out"}
+		}
 		cancel()
 		c.mu.Lock()
 		s.open--

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +83,27 @@ func TestRequest(t *testing.T) {
 		if took := time.Since(start); took != 3*time.Second {
 			t.Errorf("gave up after %s", took)
 		}
+		t.Log("a handler that runs out of time, and whoever asks giving up")
+		got = ask(t, c, ToService("clock"), 3*time.Second)
+		f = a.want(wire.TypeSend)
+		a.answer(wire.Frame{Instance: 5, ID: 6, Re: f.ID, ReInstance: instance, Fault: FaultTimeout}, "late")
+		wantCode(t, (<-got).err, wire.Timeout)
+		a.result(f.ID, wire.Delivered)
+		asking, giveUp := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.Request(asking, ToService("clock"), nil)
+			ended <- err
+		}()
+		a.result(a.want(wire.TypeSend).ID, wire.Delivered)
+		synctest.Wait()
+		giveUp()
+		err := <-ended
+		wantCode(t, err, wire.Unknown)
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "time") || !strings.Contains(err.Error(), "handed over") {
+			t.Error(err)
+		}
+
 		c.mu.Lock()
 		if len(c.services.asks) != 0 {
 			t.Errorf("%d requests are remembered", len(c.services.asks))
@@ -196,7 +218,7 @@ func TestServe(t *testing.T) {
 		synctest.Wait()
 		request(a, 1, 4, "too many")
 		reply(a, 4, FaultBusy, "")
-		reply(a, 2, FaultInternal, "context deadline exceeded")
+		reply(a, 2, FaultTimeout, "the handler did not end within the time-out")
 
 		t.Log("over a reconnect it goes on serving, and answers what it had")
 		a.conn.Close()

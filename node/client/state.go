@@ -45,10 +45,14 @@ func (s State) String() string {
 	case Waiting:
 		return fmt.Sprintf("waiting at %s, %s left at most", s.Addr, s.Left)
 	}
-	if s.Retrying {
-		return fmt.Sprintf("closed: %s (%s), next login in %s", s.Code, s.Text, s.After)
+	why := s.Code.String()
+	if s.Text != "" && s.Text != why {
+		why += " (" + s.Text + ")"
 	}
-	return fmt.Sprintf("closed: %s (%s)", s.Code, s.Text)
+	if s.Retrying {
+		return fmt.Sprintf("closed: %s, next login in %s", why, s.After)
+	}
+	return "closed: " + why
 }
 
 var (
