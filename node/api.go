@@ -467,7 +467,7 @@ func (n *Node) openAdmin() (err error) {
 	cfg := admin.Config{
 		Bind: n.cfg.Admin.Bind, DevMode: n.cfg.Dev, Backend: api{n}, Logger: n.log.With("part", "admin"), MaxPayload: n.cfg.MaxPayload,
 		Metrics: n.metrics.handler(n.log),
-		Listen:  func(network, addr string) (net.Listener, error) { return n.cfg.Host.listen(0)(n.ctx, network, addr) },
+		Listen:  func(network, addr string) (net.Listener, error) { return n.cfg.Host.listen()(n.ctx, network, addr) },
 	}
 	if !n.cfg.Dev {
 		cfg.Token, cfg.KeyCheck, cfg.KeyCatchUp = n.secrets.AdminToken, n.checkKey, n.catchUpForKey

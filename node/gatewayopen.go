@@ -13,7 +13,7 @@ import (
 func (n *Node) openGateway(ctx context.Context) (err error) {
 	cfg := gateway.Config{
 		TCP: n.cfg.ClientTCP.Bind, WS: n.cfg.ClientWS.Bind, DevMode: n.cfg.Dev, Idle: n.cfg.Idle, MaxPayload: n.cfg.MaxPayload,
-		Listen:      n.cfg.Host.listen(-1), // clients say that they live
+		Listen:      n.cfg.Host.ownListen(),
 		MaxSessions: n.cfg.MaxSessions, LoginRate: n.cfg.LoginRate, AnyOrigin: n.cfg.AnyOrigin,
 		// A login that has to wait for a lease to run out must not time out before.
 		LoginTimeout: 2*n.cfg.Timings.Lease + n.cfg.Timings.Quiet,

@@ -23,12 +23,19 @@ func (h *Host) listenPacket() func(bind string) (net.PacketConn, error) {
 	return h.ListenPacket
 }
 
-// listen is Listen, or else the system's with that time between TCP's own signs of life (0: Go's default, negative: none).
-func (h *Host) listen(keepAlive time.Duration) func(ctx context.Context, network, addr string) (net.Listener, error) {
-	if h == nil || h.Listen == nil {
-		return (&net.ListenConfig{KeepAlive: keepAlive}).Listen
+// ownListen is Listen; nil: whoever listens chooses.
+func (h *Host) ownListen() func(ctx context.Context, network, addr string) (net.Listener, error) {
+	if h == nil {
+		return nil
 	}
 	return h.Listen
+}
+
+func (h *Host) listen() func(ctx context.Context, network, addr string) (net.Listener, error) {
+	if l := h.ownListen(); l != nil {
+		return l
+	}
+	return new(net.ListenConfig).Listen
 }
 
 // runtimeClock: see UseRuntimeClock.

@@ -61,39 +61,26 @@ func ParseTenantLimits(b []byte, rest gateway.Limits) (map[string]gateway.Limits
 	if len(b) > maxTenantsFile {
 		return nil, fmt.Errorf("larger than %d bytes", maxTenantsFile)
 	}
-	type own struct {
-		ClientRate     *int `yaml:"client-rate"`
-		ClientBytes    *int `yaml:"client-bytes"`
-		TenantRate     *int `yaml:"tenant-rate"`
-		TenantBytes    *int `yaml:"tenant-bytes"`
-		TenantSessions *int `yaml:"tenant-sessions"`
-		TenantLogins   *int `yaml:"tenant-logins"`
-	}
 	if err := explainTenants(b); err != nil {
 		return nil, err
 	}
-	var file map[string]own
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+	var file map[string]map[string]*int
+	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&file); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	out := make(map[string]gateway.Limits, len(file))
-	for name, o := range file {
+	for name, own := range file {
 		if err := (wire.ClientID{Tenant: name, ID: "x"}).Validate(); err != nil {
 			return nil, fmt.Errorf("tenant %.80q: %w", name, err)
 		}
 		l := rest
-		for _, f := range []struct{ own, to *int }{
-			{o.ClientRate, &l.ClientRate},
-			{o.ClientBytes, &l.ClientBytes},
-			{o.TenantRate, &l.TenantRate},
-			{o.TenantBytes, &l.TenantBytes},
-			{o.TenantSessions, &l.TenantSessions},
-			{o.TenantLogins, &l.TenantLogins},
-		} {
-			if f.own != nil {
-				*f.to = *f.own
+		for key, n := range own {
+			to := limitOf(&l, key)
+			if to == nil { // by way of an alias: explainTenants names the others
+				return nil, fmt.Errorf("tenant %.80q: unknown limit %.80q; %s", name, key, knownLimits)
+			}
+			if n != nil {
+				*to = *n
 			}
 		}
 		if err := l.Validate(); err != nil {

@@ -3,14 +3,33 @@ package node
 import (
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"imroute/node/gateway"
 )
 
-// limitKeys are what a tenant may have of its own, as the file names it.
-var limitKeys = []string{"client-rate", "client-bytes", "tenant-rate", "tenant-bytes", "tenant-sessions", "tenant-logins"}
+// knownLimits is what limitOf knows.
+const knownLimits = "known are client-rate, client-bytes, tenant-rate, tenant-bytes, tenant-sessions, tenant-logins"
+
+// limitOf is the limit that a file of tenants calls by that name; nil: there is none.
+func limitOf(l *gateway.Limits, key string) *int {
+	switch key {
+	case "client-rate":
+		return &l.ClientRate
+	case "client-bytes":
+		return &l.ClientBytes
+	case "tenant-rate":
+		return &l.TenantRate
+	case "tenant-bytes":
+		return &l.TenantBytes
+	case "tenant-sessions":
+		return &l.TenantSessions
+	case "tenant-logins":
+		return &l.TenantLogins
+	}
+	return nil
+}
 
 // explainTenants says in the words of whoever wrote a file of tenants what is wrong with it: the line, the tenant and what may stand
 // there. nil: nothing that it knows of.
@@ -37,12 +56,11 @@ func explainTenants(b []byte) error {
 
 // explainLimits says what is wrong with one tenant's limits, and where; "": nothing.
 func explainLimits(own *yaml.Node) (line int, text string) {
-	known := "known are " + strings.Join(limitKeys, ", ")
 	switch {
 	case own.Tag == "!!null":
 		return 0, ""
 	case own.Kind != yaml.MappingNode:
-		return own.Line, "want its limits; " + known
+		return own.Line, "want its limits; " + knownLimits
 	}
 	if key, first := repeated(own); key != nil {
 		return key.Line, fmt.Sprintf("%.80q is already defined at line %d", key.Value, first)
@@ -53,8 +71,8 @@ func explainLimits(own *yaml.Node) (line int, text string) {
 		var f float64
 		switch {
 		case key.Tag == "!!merge":
-		case !slices.Contains(limitKeys, key.Value):
-			return key.Line, fmt.Sprintf("unknown limit %.80q; %s", key.Value, known)
+		case limitOf(new(gateway.Limits), key.Value) == nil:
+			return key.Line, fmt.Sprintf("unknown limit %.80q; %s", key.Value, knownLimits)
 		case value.Kind != yaml.ScalarNode:
 			return value.Line, key.Value + ": want a whole number, 0 for no limit"
 		case value.Decode(&n) != nil, value.Tag == "!!float" && value.Decode(&f) == nil && f != math.Trunc(f): // which would be cut off

@@ -57,7 +57,7 @@ func (n *Node) tryBinds() error {
 	for _, b := range []struct{ name, addr string }{
 		{"client listener (TCP)", n.cfg.ClientTCP.Bind}, {"client listener (WebSocket)", n.cfg.ClientWS.Bind}, {"admin API", n.cfg.Admin.Bind},
 	} {
-		l, err := n.cfg.Host.listen(0)(n.ctx, "tcp", b.addr)
+		l, err := n.cfg.Host.listen()(n.ctx, "tcp", b.addr)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}

@@ -50,3 +50,22 @@ func EachMember(b []byte, f func(name string, value json.RawMessage) error) erro
 	}
 	return nil
 }
+
+// Strings reads a JSON list of strings, without a null among them or in its place; it is never nil without an error.
+func Strings(value json.RawMessage) ([]string, error) {
+	var list []*string
+	if err := json.Unmarshal(value, &list); err != nil {
+		return nil, err
+	}
+	if list == nil {
+		return nil, errors.New("null is no list")
+	}
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		if s == nil {
+			return nil, errors.New("null is no string")
+		}
+		out = append(out, *s)
+	}
+	return out, nil
+}

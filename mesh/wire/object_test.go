@@ -69,3 +69,16 @@ func FuzzEachMember(f *testing.F) {
 		}
 	})
 }
+
+func TestStrings(t *testing.T) {
+	for in, want := range map[string][]string{`[]`: {}, `["a",""]`: {"a", ""}} {
+		if got, err := Strings([]byte(in)); err != nil || got == nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{`null`, `["a",null]`, `"a"`, `{}`, `[1]`, ``} {
+		if got, err := Strings([]byte(in)); err == nil {
+			t.Errorf("%s is taken for %v", in, got)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func (s *Server) watch(r *request, w http.ResponseWriter) {
 		s.fail(w, asError(errClosing()))
 		return
 	case <-ctx.Done():
-		if context.Cause(ctx) == errKeyGone {
+		if keyGone(ctx) {
 			s.fail(w, errKeyGone)
 		}
 		return
@@ -103,13 +103,13 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, ev RouteEven
 		// Closing comes first: a busy stream would otherwise go on by chance.
 		select {
 		case <-s.closing:
-			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error(), Status: StatusUnavailable}
+			ev = shutdownEvent()
 			continue
 		case <-ctx.Done():
-			if context.Cause(ctx) != errKeyGone {
+			if !keyGone(ctx) {
 				return
 			}
-			ev = RouteEvent{Event: EventEnd, Reason: errKeyGone.Text, Status: errKeyGone.Status}
+			ev = endEvent(errKeyGone)
 			continue
 		default:
 		}
@@ -118,23 +118,35 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, ev RouteEven
 		case ev, ok = <-events:
 			if !ok {
 				e := asError(watchEnd(<-ended))
-				if context.Cause(ctx) == errKeyGone {
+				if keyGone(ctx) {
 					e = errKeyGone // the backend ended because of it
 				}
-				ev = RouteEvent{Event: EventEnd, Reason: e.Text, Status: e.Status}
+				ev = endEvent(e)
 			}
 		case <-beat.C:
 			ev = RouteEvent{Event: EventHeartbeat}
 		case <-s.closing:
-			ev = RouteEvent{Event: EventEnd, Reason: errShutdown.Error(), Status: StatusUnavailable}
+			ev = shutdownEvent()
 		case <-ctx.Done():
-			if context.Cause(ctx) != errKeyGone {
+			if !keyGone(ctx) {
 				return
 			}
-			ev = RouteEvent{Event: EventEnd, Reason: errKeyGone.Text, Status: errKeyGone.Status}
+			ev = endEvent(errKeyGone)
 		}
 	}
 }
+
+// endEvent is the last line of a stream.
+func endEvent(e *Error) RouteEvent {
+	return RouteEvent{Event: EventEnd, Reason: e.Text, Status: e.Status}
+}
+
+func shutdownEvent() RouteEvent {
+	return RouteEvent{Event: EventEnd, Reason: errShutdown.Error(), Status: StatusUnavailable}
+}
+
+// keyGone says that a request ended because its caller's key does not hold any more.
+func keyGone(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errKeyGone) }
 
 func (s *Server) watchQuery(r *request) (q WatchQuery, err error) {
 	v, err := r.query("tenant", "client", "prefix")

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -151,20 +150,12 @@ func (b *addressBook) all() []address { return slices.Concat(b.configured, b.lea
 func (b *addressBook) spread() []address { return b.shuffle(b.all()) }
 
 func (b *addressBook) shuffle(as []address) []address {
-	type drawn struct {
-		a address
-		n float64
+	as = slices.Clone(as)
+	for i := len(as) - 1; i > 0; i-- {
+		j := int(b.random() * float64(i+1))
+		as[i], as[j] = as[j], as[i]
 	}
-	draws := make([]drawn, len(as))
-	for i, a := range as {
-		draws[i] = drawn{a, b.random()}
-	}
-	slices.SortStableFunc(draws, func(x, y drawn) int { return cmp.Compare(x.n, y.n) })
-	out := make([]address, len(as))
-	for i, d := range draws {
-		out[i] = d.a
-	}
-	return out
+	return as
 }
 
 // plan is the order of one round of logins after something ended at from. told comes first unless the same node is to be

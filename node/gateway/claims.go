@@ -71,9 +71,8 @@ func (c patternClaim) MarshalJSON() ([]byte, error) {
 }
 
 func (c *patternClaim) read(name string, value json.RawMessage) error {
-	var list []string
-	err := json.Unmarshal(value, &list)
-	if err != nil || list == nil {
+	list, err := wire.Strings(value)
+	if err != nil {
 		return &plainError{"its claim " + name + " must be a list of patterns, each a string: [] allows nothing, leaving it out leaves it to the node", err}
 	}
 	c.list = &list

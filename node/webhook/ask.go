@@ -164,7 +164,7 @@ func (a *Allowed) member(name string, value json.RawMessage) error {
 	default:
 		return unknown(name, `{"send":[…],"join":[…]}, each of which may be left out`)
 	}
-	list, err := strs(value)
+	list, err := wire.Strings(value)
 	if err != nil {
 		return fmt.Errorf("%s must be a list of patterns, each a string: [] allows nothing, leaving it out leaves it to the token and the node", name)
 	}
@@ -178,25 +178,6 @@ func unknown(name, want string) error {
 		return errors.New(`it has an "error" but a status 2xx: to refuse, answer 403`)
 	}
 	return fmt.Errorf("it has %.64q, which means nothing here: want %s; to refuse, answer 403", name, want)
-}
-
-// strs reads a list of strings; it is never nil without an error.
-func strs(value json.RawMessage) ([]string, error) {
-	var list []*string
-	if err := json.Unmarshal(value, &list); err != nil {
-		return nil, err
-	}
-	if list == nil {
-		return nil, errors.New("null is no list")
-	}
-	out := make([]string, 0, len(list))
-	for _, s := range list {
-		if s == nil {
-			return nil, errors.New("null is no string")
-		}
-		out = append(out, *s)
-	}
-	return out, nil
 }
 
 // Allowed asks what a client that logs in may send to and join.

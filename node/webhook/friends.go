@@ -68,7 +68,7 @@ func (f *Friends) Friends(ctx context.Context, client wire.ClientID) ([]string, 
 		if name != "friends" {
 			return unknown(name, `{"friends":[…]}`)
 		}
-		if friends, err = strs(value); err != nil {
+		if friends, err = wire.Strings(value); err != nil {
 			return errors.New("friends must be a list of client ids, each a string")
 		}
 		return nil
