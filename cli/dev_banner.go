@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"imroute/node/admin"
 )
 
 // announce tells where the nodes listen and what to try next.
@@ -90,11 +91,9 @@ func (d *dev) replaceCommand(i int) string {
 
 // quoted joins words for a shell.
 func quoted(words []string) string {
-	out := slices.Clone(words)
-	for i, w := range out {
-		if strings.ContainsAny(w, " \t'\"$\\") {
-			out[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = admin.ShellWord(w)
 	}
 	return strings.Join(out, " ")
 }

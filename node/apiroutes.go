@@ -249,9 +249,9 @@ func (n *Node) notToKick(ctx context.Context, client wire.ClientID) error {
 	var ids, kicks []string
 	for _, d := range devices[:min(len(devices), maxHinted)] {
 		ids = append(ids, d.Client.ID)
-		cmd := "imctl route kick " + d.Client.ID
+		cmd := "imctl route kick " + admin.ShellWord(d.Client.ID)
 		if client.Tenant != "" {
-			cmd += " --tenant " + client.Tenant
+			cmd += " --tenant " + admin.ShellWord(client.Tenant)
 		}
 		kicks = append(kicks, "`"+cmd+"`")
 	}
@@ -261,7 +261,7 @@ func (n *Node) notToKick(ctx context.Context, client wire.ClientID) error {
 	e = admin.Errorf(admin.StatusNotFound, "%s itself is not connected, but its devices are: %s", client, strings.Join(ids, ", "))
 	hint := "a device is kicked by its own id: " + strings.Join(kicks, ", ")
 	if more := len(devices) - len(kicks); more > 0 {
-		hint += fmt.Sprintf("; %d more: `imctl route list --prefix %s/`", more, client.ID)
+		hint += fmt.Sprintf("; %d more: `imctl route list --prefix %s`", more, admin.ShellWord(client.ID+"/"))
 	}
 	return e.WithHint("%s", hint)
 }
