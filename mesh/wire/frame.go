@@ -7,7 +7,7 @@ package wire
 //	uint32 length (big-endian, of all that follows) · CBOR map, the header · payload, the rest
 //
 // and on WebSocket one text message: the same header as a JSON object, the payload in "payload" (UTF-8 text) or
-// "payload_b64" (base64), 64-bit numbers as strings, types, ack modes by name.
+// "payload_b64" (base64: what is no text, or control characters mostly), 64-bit numbers as strings, types, ack modes by name.
 //
 // Log in:       C → S  login     then  S → C  (waiting)*  welcome | kick
 // Steady state: C → S  send, ack, join, leave, watch, unwatch, ping, bye  and  S → C  deliver, result, leave, presence, pong, goaway, kick
@@ -42,7 +42,7 @@ const (
 	TypeAck     Type = 6  // instance, id of a deliver
 	TypeResult  Type = 7  // id of a send, join, leave, watch or unwatch, code, [node: the owner's name], [text], [count: recipients reached], [missed: recipients that were not reached or did not acknowledge], [missed_ids: some of them], [retry_ms]
 	TypePing    Type = 8  // nothing
-	TypePong    Type = 9  // nothing
+	TypePong    Type = 9  // nothing; in JSON it also comes unasked, before a large frame: count, the bytes of that
 	TypeKick    Type = 10 // code, [text], [retry_ms], [addrs]; the connection closes behind it
 	TypeGoaway  Type = 11 // code, [addrs], [timeout_ms: kicked then]; finish and connect elsewhere
 	TypeBye     Type = 12 // nothing: the client closes for good, its route may go at once

@@ -21,7 +21,8 @@ const maxSafeInteger = 1<<53 - 1
 //	re, re_instance, since   likewise
 //	online                true or false, in a presence frame always there
 //	code                  a number, its name for people beside it in "reason"
-//	payload               text, if the payload is UTF-8, otherwise "payload_b64" (standard base64 with padding)
+//	payload               text, if the payload is UTF-8 and escapes do not more than double it, otherwise "payload_b64"
+//	                      (standard base64 with padding)
 //
 // All others are as they are named in Frame. It fails for a type, ack mode or kind that has no name.
 func MarshalFrameJSON(f *Frame) ([]byte, error) {
@@ -96,13 +97,31 @@ func appendJSONTail(w *jsonWriter, f *Frame) {
 	w.big("since", f.Since)
 	w.number("missed", uint64(f.Missed))
 	w.texts("missed_ids", f.MissedIDs)
-	if utf8.Valid(f.Payload) {
-		w.text("payload", string(f.Payload))
+	if utf8.Valid(f.Payload) && !swells(f.Payload) {
+		if len(f.Payload) > 0 {
+			w.key("payload")
+			w.b = appendJSONValid(w.b, f.Payload)
+		}
 	} else {
 		w.key("payload_b64")
 		w.b = append(base64.StdEncoding.AppendEncode(append(w.b, '"'), f.Payload), '"')
 	}
 	w.b = append(w.b, '}')
+}
+
+// swells reports whether escapes make b more than twice as long, which takes control characters: then base64 is a quarter of
+// it, and a frame is never longer than twice its payload and a header. JSON in JSON, however deep, remains text.
+func swells(b []byte) bool {
+	more := 0
+	for _, c := range b {
+		switch {
+		case c == '"', c == '\\', c == '\n', c == '\t', c == '\r':
+			more++
+		case c < 0x20:
+			more += 5
+		}
+	}
+	return more > len(b)
 }
 
 type jsonWriter struct{ b []byte }
@@ -150,6 +169,11 @@ func appendJSONString(dst []byte, s string) []byte {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\ufffd")
 	}
+	return appendJSONValid(dst, s)
+}
+
+// appendJSONValid takes valid UTF-8 only.
+func appendJSONValid[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	done := 0
 	for i := range len(s) {

@@ -20,6 +20,9 @@ func TestFrameJSON(t *testing.T) {
 		`{"type":"deliver","from":"größe","id":"1","instance":"2","epoch":"3","payload_b64":"/wA="}`: {
 			Type: TypeDeliver, From: "größe", ID: 1, Instance: 2, Epoch: 3, Payload: []byte{0xff, 0},
 		},
+		`{"type":"send","to":"bob","payload_b64":"AQEi"}`:    {Type: TypeSend, To: "bob", Payload: []byte("\x01\x01\"")},
+		`{"type":"send","to":"bob","payload":"\\\\\\\"\""}`:  {Type: TypeSend, To: "bob", Payload: []byte(`\\\""`)},
+		`{"type":"send","to":"bob","payload":"abc\u0001de"}`: {Type: TypeSend, To: "bob", Payload: []byte("abc\x01de")},
 		`{"type":"kick","code":101,"reason":"replaced","addrs":["a:1","b:2"],"retry_ms":9,"text":"x"}`: {
 			Type: TypeKick, Code: Replaced, Addrs: []string{"a:1", "b:2"}, RetryMS: 9, Text: "x",
 		},

@@ -123,6 +123,10 @@ func (c *wsConn) appendShared(dst []byte, f *wire.Shared, epoch wire.Epoch) []by
 	return f.AppendJSON(dst, epoch)
 }
 
+// announced is from how many bytes on a frame is announced by a pong. A browser tells its page of a frame once all of it is
+// there, and a page on a slow line would take a node for dead that has been sending for seconds.
+const announced = 32 << 10
+
 // write gathers the messages' WebSocket frames and writes them at once: one system call for many messages.
 func (c *wsConn) write(buf []byte, items []item) (int, error) {
 	room := wire.GetBuffer(len(buf) + 16*len(items))
@@ -131,6 +135,13 @@ func (c *wsConn) write(buf []byte, items []item) (int, error) {
 	ends := make([]item, 0, 16)
 	start, err := 0, error(nil)
 	for _, it := range items {
+		if n := it.end - start; n > announced {
+			// the pong is part of the item: whoever has begun to write it may have let the item go
+			ahead, _ := wire.AppendFrameJSON(nil, &wire.Frame{Type: wire.TypePong, Count: uint32(n)})
+			if err = c.ws.Write(context.Background(), websocket.MessageText, ahead); err != nil {
+				break
+			}
+		}
 		if err = c.ws.Write(context.Background(), websocket.MessageText, buf[start:it.end]); err != nil {
 			break // closed by the client's close frame, or by close
 		}

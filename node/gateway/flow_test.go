@@ -159,6 +159,13 @@ func TestForeignWebSocket(t *testing.T) {
 	if m := read(); m["type"] != "deliver" || m["payload_b64"] != "/w==" || m["ack"] != "client" || m["instance"] != "7" {
 		t.Errorf("%v", m)
 	}
+	// a large frame is announced with its exact length
+	r.node.session(t, "bob").Deliver(message(2, wire.AckNone, strings.Repeat("x", announced)), &receipts{})
+	ahead := read()
+	_, large, err := c.ws.Read(t.Context())
+	if err != nil || ahead["type"] != "pong" || ahead["count"] != float64(len(large)) || len(large) <= announced {
+		t.Errorf("%v announces %d bytes: %v", ahead, len(large), err)
+	}
 	c.write(`{"type":"bye"}`)
 	if _, _, err := c.ws.Read(t.Context()); websocket.CloseStatus(err) != 4100 {
 		t.Errorf("closed with %v, want 4100", err)

@@ -102,7 +102,7 @@ const LINGER_BYE = 1_000; // for the node's answer to bye
 const MAX_HERE = 3; // logins in a row at one node that says "here"
 const ASK_AFTER = 1_000; // without a word from the node while an answer is waited for: ping
 const ANSWER_WITHIN = 2_000; // without a word after that ping: the node is given up
-const SLOWEST_WAY = 32; // bytes a millisecond that a ping waits for what was written before it
+const SLOWEST_WAY = 32; // bytes a millisecond that a ping waits for what goes before it, either way
 const GRACE = 200; // before a silent node is given up: the page may have stood still, and what came meanwhile is read now
 const HIGH_WATER = 256 << 10; // bytes the browser holds for a connection before messages wait here instead
 const DRAIN_POLL = 20;
@@ -111,6 +111,7 @@ const MAX_LEARNED = 32;
 const MAX_LATE = 1024;
 const MAX_TIMEOUT = 2 ** 32 - 1;
 const MAX_PAYLOAD = 1 << 20;
+const MAX_HEADER = 8 << 10;
 const COST = 64; // counted for each kept message on top of its payload and recipient
 const MAX_GROUPS = 1000;
 const LOGIN_GROUPS = 64;
@@ -447,6 +448,7 @@ class Session {
   pinged = -1;
   doubt = NEVER; // when it was found silent for too long
   ahead = 0; // bytes that were before the ping and may not have arrived
+  coming = 0; // bytes of the frame that the node is sending: the browser tells of it once all of it is there
   backlog = 0; // bytes the browser held when last looked at
   held = []; // frames that came while arriving
   heldSize = 0;
@@ -994,6 +996,7 @@ export class Client {
       if (s.pinged <= since) ping = Math.min(ping, since + ASK_AFTER);
       else dead = Math.min(dead, s.pinged + ANSWER_WITHIN + s.ahead / SLOWEST_WAY);
     }
+    dead += s.coming / SLOWEST_WAY;
     if (s.doubt === NEVER || s.heard > s.doubt) return [ping, dead];
     return [NEVER, s.doubt + GRACE];
   }
@@ -1097,6 +1100,7 @@ export class Client {
 
   #read(s, data) {
     let e;
+    s.coming = 0;
     try {
       if (typeof data !== "string") throw new Malformed("a binary message");
       const f = JSON.parse(data);
@@ -1192,6 +1196,7 @@ export class Client {
         if (s === this.#cur) (f.kind === "service" ? this.#unserved : this.#left).call(this, text(f.to), new ImrouteError(number(f.code), text(f.text)));
         return null;
       case "pong":
+        s.coming = Math.min(number(f.count), 4 * s.maxPayload + MAX_HEADER);
         return null;
       case "kick":
         return kicked(f);

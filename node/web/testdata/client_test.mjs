@@ -410,6 +410,26 @@ const tests = {
     equal(a.value.code, 1);
   },
 
+  async "a large frame on its way is no silence"(m, w) {
+    const c = await w.up(m, {}, { max_payload: 100_000 });
+    const a = outcome(c.send("bob", "x", { timeout: 60_000 }));
+    w.last.say({ type: "pong", count: 320_000 }); // at the slowest, 10 s
+    await w.clock.advance(12_900);
+    equal(c.state.kind, "connected");
+    w.last.say({ type: "deliver", from: "bob", instance: "9", id: "1", epoch: "7", payload: "large" });
+    w.last.say({ type: "result", id: "1", code: 1 });
+    await w.clock.settle();
+    equal(a.value.code, 1);
+    // it came: from now on silence counts as before
+    outcome(c.send("bob", "y", { timeout: 60_000 }));
+    await w.clock.advance(3_300);
+    equal(closed(c).reason, "idle_timeout");
+    // and nobody can announce more than a frame can hold
+    w.last.accept().welcome({ epoch: "8" }).say({ type: "pong", count: 2 ** 31 });
+    await w.clock.advance(4_000);
+    equal(w.sockets.length, 3);
+  },
+
   async "a page that stood still does not blame the node"(m, w) {
     const c = await w.up(m);
     await w.clock.advance(10_001);
