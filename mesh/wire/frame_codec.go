@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
-	"unsafe"
 )
 
 // LengthBytes is the size of the length that stands before each frame on TCP.
@@ -100,81 +99,6 @@ func DeliverSize(m *Forward) int {
 	}
 	return n
 }
-
-// DecodeSend reads a send frame written in the usual way (AppendFrame's: keys rising, nothing but to, id, ack and timeout_ms,
-// an id in ASCII) and reports whether it was one; f is then valid and Validate would find nothing wrong. Of f it sets only
-// Type, To, ID, Ack, TimeoutMS and Payload, and leaves the other fields alone: they must be zero. false means nothing: use
-// DecodeFrame, f's fields are undefined.
-func DecodeSend(body []byte, f *Frame) bool {
-	// map of 3 to 5 pairs · 0: send · 2: text
-	if len(body) < 8 || body[0] < majorMap|3 || body[0] > majorMap|5 || body[1] != 0 || body[2] != byte(TypeSend) || body[3] != 2 {
-		return false
-	}
-	pairs := int(body[0]&0x1f) - 3
-	c := cursor{b: body[:min(len(body), MaxHeader)], off: 4, full: len(body)}
-	n := int(c.b[4]) - majorText
-	c.off++
-	if n == 24 {
-		n = int(c.b[5])
-		c.off++
-	} else if n > 24 {
-		return false
-	}
-	if n <= 0 || len(c.b)-c.off <= n || !plainID(c.b[c.off:c.off+n]) {
-		return false
-	}
-	f.Type, f.To = TypeSend, unsafe.String(&c.b[c.off], n)
-	c.off += n
-	if c.b[c.off] != 4 {
-		return false
-	}
-	c.off++
-	v, err := c.uint(1<<64 - 1)
-	if err != nil || v == 0 {
-		return false
-	}
-	f.ID, f.Ack, f.TimeoutMS, f.Payload = v, 0, 0, nil
-	if pairs > 0 && c.off+1 < len(c.b) && c.b[c.off] == 7 {
-		if f.Ack = AckMode(c.b[c.off+1]); f.Ack > AckClient {
-			return false
-		}
-		c.off += 2
-		pairs--
-	}
-	if pairs > 0 && c.off < len(c.b) && c.b[c.off] == 8 {
-		c.off++
-		if v, err = c.uint(1<<32 - 1); err != nil {
-			return false
-		}
-		f.TimeoutMS = uint32(v)
-		pairs--
-	}
-	if pairs != 0 {
-		return false
-	}
-	if c.off < len(body) {
-		f.Payload = body[c.off:len(body):len(body)]
-	}
-	return true
-}
-
-// plainID says that b is a client id of printable ASCII without device: by far the most are. false means nothing.
-func plainID(b []byte) bool {
-	for _, c := range b {
-		if !plain[c] {
-			return false
-		}
-	}
-	return true
-}
-
-// plain holds the bytes that an id may have anywhere.
-var plain = func() (t [256]bool) {
-	for c := 0x20; c < 0x7f; c++ {
-		t[c] = c != '*' && c != '/'
-	}
-	return t
-}()
 
 func appendFrameMap(dst []byte, f *Frame) []byte {
 	dst = appendFrameHead(dst, f, f.Epoch != 0)

@@ -50,7 +50,7 @@ func (fr *FrameReader) Buffered() int { return fr.end - fr.start }
 // After ErrTooLarge and ErrMalformed every call fails alike, for nobody knows where the next frame begins; after a Read
 // error (a deadline, say) Next may be called again and goes on where it was.
 func (fr *FrameReader) Next(f *Frame) error {
-	_, err := fr.NextSend(f, nil)
+	_, err := fr.next(f, nil, nil)
 	if err != nil {
 		*f = Frame{}
 	}
@@ -59,7 +59,14 @@ func (fr *FrameReader) Next(f *Frame) error {
 
 // NextSend is Next with a short way for send frames as they usually are: see DecodeSend, which decodes them into send (nil:
 // everything goes into f). It returns the frame that was filled; one in send needs no Validate.
-func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
+func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) { return fr.next(f, send, DecodeSend) }
+
+// NextDeliver is NextSend for the other way: see DecodeDeliver.
+func (fr *FrameReader) NextDeliver(f, deliver *Frame) (*Frame, error) {
+	return fr.next(f, deliver, DecodeDeliver)
+}
+
+func (fr *FrameReader) next(f, short *Frame, decode func([]byte, *Frame) bool) (*Frame, error) {
 	body, err := fr.NextBody()
 	if err != nil && fr.past > 0 && fr.err == err && errors.Is(err, ErrTooLarge) {
 		return f, fr.readPast(f)
@@ -67,8 +74,8 @@ func (fr *FrameReader) NextSend(f, send *Frame) (*Frame, error) {
 	if err != nil {
 		return f, err
 	}
-	got := send
-	if send == nil || !DecodeSend(body, send) {
+	got := short
+	if short == nil || !decode(body, short) {
 		got = f
 		if fr.err = DecodeFrame(body, f); fr.err != nil {
 			return f, fr.err

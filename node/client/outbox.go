@@ -29,17 +29,28 @@ type outbox struct {
 }
 
 func (o *outbox) append(f *wire.Frame) {
-	size := wire.FrameSize(f)
-	var last *chunk
-	if n := len(o.chunks); n > 0 && len(o.chunks[n-1].b)+size <= chunkBytes {
-		last = o.chunks[n-1]
-	} else {
-		last = chunks.Get().(*chunk)
-		o.chunks = append(o.chunks, last)
-	}
+	last := o.room(wire.FrameSize(f))
 	before := len(last.b)
 	last.b = wire.AppendFrame(last.b, f)
 	o.bytes += len(last.b) - before
+}
+
+// appendSend is append of what by far the most frames are.
+func (o *outbox) appendSend(to string, id uint64, ack wire.AckMode, timeoutMS uint32, payload []byte) {
+	last := o.room(wire.SendSize(to, len(payload)))
+	before := len(last.b)
+	last.b = wire.AppendSend(last.b, to, id, ack, timeoutMS, payload)
+	o.bytes += len(last.b) - before
+}
+
+// room returns a chunk for a frame of that size.
+func (o *outbox) room(size int) *chunk {
+	if n := len(o.chunks); n > 0 && len(o.chunks[n-1].b)+size <= chunkBytes {
+		return o.chunks[n-1]
+	}
+	ch := chunks.Get().(*chunk)
+	o.chunks = append(o.chunks, ch)
+	return ch
 }
 
 // take hands the oldest chunk to the writer, which says written when it is done with it. nil: nothing to write.

@@ -124,7 +124,6 @@ func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout t
 	if ack > wire.AckClient {
 		return nil, wire.MessageID{}, wire.Errorf(wire.BadRequest, "ack mode %d is not known", ack)
 	}
-	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended != nil {
@@ -153,6 +152,7 @@ func (c *Client) enqueue(to Address, payload []byte, ack wire.AckMode, timeout t
 			return nil, id, nil
 		}
 	}
+	now := c.now()
 	p := pendings.Get().(*pending)
 	p.id, p.to, p.ack, p.done = id.Counter, to, ack, done
 	p.start, p.deadline = now, now+int64(timeout)
@@ -176,6 +176,10 @@ func (c *Client) appendSend(s *session, id uint64, to Address, payload []byte, a
 	// The node gives up a little sooner, so that its answer, which knows more than "no answer", is here in time.
 	left -= min(left/8, int64(250*time.Millisecond))
 	ms := uint32((left + 1e6 - 1) / 1e6)
+	if to == ToClient(to.to) {
+		s.out.appendSend(to.to, id, ack, ms, payload)
+		return
+	}
 	s.out.append(&wire.Frame{Type: wire.TypeSend, Kind: to.kind, To: to.to, ID: id, Ack: ack, TimeoutMS: ms, Re: to.re, ReInstance: to.reInstance, Fault: to.fault, Payload: payload})
 }
 

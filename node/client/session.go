@@ -154,8 +154,8 @@ func (s *session) serve() *ending {
 		return unanswered(s.addr, err)
 	}
 	s.wrote.Store(s.c.now())
-	var f wire.Frame
-	if e := s.login(&f); e != nil {
+	f, e := s.login()
+	if e != nil {
 		return e
 	}
 	s.paused.Store(true)
@@ -167,33 +167,35 @@ func (s *session) serve() *ending {
 	}
 	s.resumed()
 	for {
-		if err := t.read(&f); err != nil {
+		f, err := t.read()
+		if err != nil {
 			return lost(err)
 		}
-		if e := s.handle(&f); e != nil {
+		if e := s.handle(f); e != nil {
 			return e
 		}
 	}
 }
 
-// login reads until the session holds.
-func (s *session) login(f *wire.Frame) *ending {
+// login reads until the session holds, and returns its welcome.
+func (s *session) login() (*wire.Frame, *ending) {
 	for first := true; ; first = false {
-		if err := s.t.read(f); err != nil {
+		f, err := s.t.read()
+		if err != nil {
 			if first {
-				return unanswered(s.addr, err)
+				return nil, unanswered(s.addr, err)
 			}
-			return lost(err)
+			return nil, lost(err)
 		}
 		switch f.Type {
 		case wire.TypeWaiting:
 			s.c.events <- event{s: s, kind: evWaiting, after: time.Duration(f.TimeoutMS) * time.Millisecond}
 		case wire.TypeKick:
-			return kicked(f)
+			return nil, kicked(f)
 		case wire.TypePong:
 		case wire.TypeWelcome:
 			if f.Epoch == 0 {
-				return protocolError("welcome without an epoch")
+				return nil, protocolError("welcome without an epoch")
 			}
 			s.epoch, s.node = f.Epoch, strings.Clone(f.Node)
 			s.c.sender.Store(f.Instance)
@@ -205,9 +207,9 @@ func (s *session) login(f *wire.Frame) *ending {
 			if f.MaxPayload == 0 {
 				s.maxPayload = wire.MaxPayload
 			}
-			return nil
+			return f, nil
 		default:
-			return protocolError("%s in answer to login", f.Type)
+			return nil, protocolError("%s in answer to login", f.Type)
 		}
 	}
 }
@@ -272,19 +274,11 @@ func (s *session) deliver(f *wire.Frame) *ending {
 	default:
 	}
 	id := wire.MessageID{Instance: f.Instance, Counter: f.ID}
-	switch s.c.in.admit(f.Epoch, id, f.Ack) {
-	case stale:
-		s.c.log.Debug("dropped a message of a past epoch", "id", id, "epoch", uint64(f.Epoch))
-		return nil
-	case duplicate:
-		return nil
-	case acked:
-		if f.Ack == wire.AckClient {
-			s.c.writeAck(id)
-		}
-		return nil
-	}
 	if f.Re != 0 || f.Kind == wire.ToService { // these wait for nobody who is slow to take messages
+		if v := s.c.in.admit(f.Epoch, id, f.Ack); v != taken {
+			s.refused(v, f, id)
+			return nil
+		}
 		if f.Ack == wire.AckClient {
 			s.c.acknowledge(id)
 		}
@@ -302,12 +296,26 @@ func (s *session) deliver(f *wire.Frame) *ending {
 	if f.Ack == wire.AckClient {
 		m.c = s.c
 	}
-	if !s.c.in.put(m) {
+	v, room := s.c.in.put(&m, f.Ack)
+	if v != taken {
+		s.refused(v, f, id)
+	}
+	if !room {
 		s.paused.Store(true)
 		s.c.in.wait(s.ctx.Done())
 		s.resumed()
 	}
 	return nil
+}
+
+// refused deals with a message that is not to be taken in.
+func (s *session) refused(v verdict, f *wire.Frame, id wire.MessageID) {
+	switch {
+	case v == stale:
+		s.c.log.Debug("dropped a message of a past epoch", "id", id, "epoch", uint64(f.Epoch))
+	case v == acked && f.Ack == wire.AckClient:
+		s.c.writeAck(id)
+	}
 }
 
 // resumed counts as a sign of life: silence while we did not read says nothing about the node.

@@ -19,7 +19,7 @@ const maxReceive = 64 << 20
 // anybody, and it ends both.
 type transport interface {
 	// read waits for the next frame, which is valid until the following read.
-	read(f *wire.Frame) error
+	read() (*wire.Frame, error)
 	// write writes whole frames in their TCP form. With an error it says how many bytes were surely handed over; frames
 	// that end behind them were not received by anybody.
 	write(b []byte) (int, error)
@@ -101,9 +101,11 @@ type tcpTransport struct {
 	raw    net.Conn // below TLS
 	conn   net.Conn
 	frames *wire.FrameReader
+
+	frame, deliver wire.Frame // the last one read is in one of them
 }
 
-func (t *tcpTransport) read(f *wire.Frame) error    { return t.frames.Next(f) }
+func (t *tcpTransport) read() (*wire.Frame, error)  { return t.frames.NextDeliver(&t.frame, &t.deliver) }
 func (t *tcpTransport) write(b []byte) (int, error) { return t.conn.Write(b) }
 
 // close leaves out TLS's goodbye, which may have to wait for a peer that does not read.

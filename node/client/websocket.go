@@ -18,9 +18,10 @@ const subprotocol = "imroute.v1.json"
 
 // wsTransport speaks JSON text messages.
 type wsTransport struct {
-	conn *websocket.Conn
-	cork *corkConn
-	json []byte // owned by write
+	conn  *websocket.Conn
+	cork  *corkConn
+	frame wire.Frame // the last one read
+	json  []byte     // owned by write
 }
 
 func dialWebSocket(ctx context.Context, cfg *Config, a address, heard *atomic.Int64, now func() int64) (transport, error) {
@@ -64,15 +65,15 @@ func dialWebSocket(ctx context.Context, cfg *Config, a address, heard *atomic.In
 	return t, nil
 }
 
-func (t *wsTransport) read(f *wire.Frame) error {
+func (t *wsTransport) read() (*wire.Frame, error) {
 	typ, b, err := t.conn.Read(context.Background())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if typ != websocket.MessageText {
-		return fmt.Errorf("%w: a binary message", wire.ErrMalformed)
+		return nil, fmt.Errorf("%w: a binary message", wire.ErrMalformed)
 	}
-	return wire.UnmarshalFrameJSON(b, f)
+	return &t.frame, wire.UnmarshalFrameJSON(b, &t.frame)
 }
 
 // write sends one message a frame but lets them share packets.
