@@ -121,7 +121,8 @@ func TestDefaultWindow(t *testing.T) {
 		want int
 	}{
 		{SendOptions{Pairs: 100, Size: 128}, 327},
-		{SendOptions{Pairs: 1, Size: 20}, recipientBytes / (20 + frameBytes)},
+		{SendOptions{Pairs: 1, Size: 200}, (recipientBytes + recipientMore) / (200 + frameBytes)},
+		{SendOptions{Pairs: 1000, Size: 64000}, (recipientBytes + flightBytes/1000) / (64000 + frameBytes)},
 		{SendOptions{Pairs: 100_000, Size: 128}, 1},
 		{SendOptions{Pairs: 1, Size: 1 << 20}, 1},
 		{SendOptions{Pairs: 100, Size: 128, Ack: wire.AckClient}, 1},

@@ -37,19 +37,23 @@ const (
 	MaxSpread = 1000
 )
 
-// DefaultWindow is 32,768 messages shared among the pairs, 8,192 at most for one, and not more than recipientBytes; one
-// for acknowledged messages in a closed loop.
+// DefaultWindow is 32,768 messages shared among the pairs, 8,192 at most for one, and not more than what a
+// recipient's queue takes; one for acknowledged messages in a closed loop.
 func DefaultWindow(o SendOptions) int {
 	if o.Ack != wire.AckNone && o.Rate == 0 {
 		return 1
 	}
 	w := min(max(32768/o.Pairs, 1), 8192)
-	return max(min(w, recipientBytes/(o.Size+frameBytes)), 1)
+	return max(min(w, (recipientBytes+min(recipientMore, flightBytes/o.Pairs))/(o.Size+frameBytes)), 1)
 }
 
 const (
 	// recipientBytes is what a recipient's queue on its node takes for sure: the rest would be refused as overloaded.
 	recipientBytes = 160 << 10
+	// recipientMore is what it takes beyond, of the reserve that all recipients on a node share. The pairs do not ask for all
+	// of that: more than flightBytes in flight only wait longer.
+	recipientMore = 1 << 20
+	flightBytes   = 4 << 20
 	// frameBytes is an upper bound of what a message has beside its payload.
 	frameBytes = 96
 )

@@ -69,7 +69,7 @@ func (s *Session) castLocked(c *Cast, f *wire.Frame, now time.Duration) (wire.Co
 		}
 	}
 	size := s.conn.sizeShared(c.frame, s.epoch)
-	if s.dlv.cost > 0 && s.dlv.cost+size+itemCost > s.g.cfg.QueueBytes {
+	if !s.fitsLocked(size) {
 		s.g.st.drop(DropQueueFull, 1)
 		return wire.Overloaded, notes
 	}

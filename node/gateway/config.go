@@ -40,7 +40,9 @@ type Config struct {
 	KickTimeout      time.Duration // longest time spent on telling a closed session why, and on letting it read that. Default 1 s
 
 	MaxPayload   int // bytes of one message's payload. Default wire.MaxPayload (1 MiB); at most 64 MiB
-	QueueBytes   int // bytes of deliver frames waiting per session; for answers see answersAtMost. Default 256 KiB
+	QueueBytes   int // bytes of deliver frames waiting per session, for sure; for answers see answersAtMost. Default 256 KiB
+	QueueMost    int // the same while the reserve lasts. Default 2 MiB, or QueueBytes if that is set
+	QueueReserve int // bytes past QueueBytes in all sessions together. Default 256 MiB
 	MaxUnacked   int // messages per session that wait for the client's ack. Default 4096
 	MaxSessions  int // connections at once, logged in or not. Default 100,000
 	LoginBurst   int // connections admitted at once before LoginRate counts. Default 2 × LoginRate, at least 1
@@ -92,7 +94,12 @@ func (c *Config) validate() error {
 	orDefault(&c.KickTimeout, time.Second)
 	orDefault(&c.DedupeAge, 2*time.Minute)
 	orDefault(&c.MaxPayload, wire.MaxPayload)
-	orDefault(&c.QueueBytes, 256<<10)
+	if c.QueueBytes == 0 {
+		c.QueueBytes = 256 << 10
+		orDefault(&c.QueueMost, 2<<20)
+	}
+	orDefault(&c.QueueMost, c.QueueBytes)
+	orDefault(&c.QueueReserve, 256<<20)
 	orDefault(&c.MaxUnacked, 4096)
 	orDefault(&c.MaxSessions, 100_000)
 	orDefault(&c.LoginBurst, max(1, 2*c.LoginRate))
@@ -129,6 +136,8 @@ func (c *Config) validate() error {
 	}{
 		{"MaxPayload", c.MaxPayload, 1, 64 << 20},
 		{"QueueBytes", c.QueueBytes, 1 << 10, 1 << 30},
+		{"QueueMost", c.QueueMost, c.QueueBytes, 1 << 30},
+		{"QueueReserve", c.QueueReserve, 1, 1 << 30},
 		{"MaxUnacked", c.MaxUnacked, 1, 1 << 20},
 		{"MaxSessions", c.MaxSessions, 1, 10_000_000},
 		{"LoginRate", c.LoginRate, 0, 10_000_000},

@@ -99,7 +99,7 @@ func (s *Session) deliverLocked(m *wire.Forward, to Receipt, expires, now time.D
 		}
 	}
 	size := s.conn.deliverSize(m)
-	if s.dlv.cost > 0 && s.dlv.cost+size+itemCost > s.g.cfg.QueueBytes {
+	if !s.fitsLocked(size) {
 		s.g.st.drop(DropQueueFull, 1)
 		return wire.Overloaded, notes
 	}
@@ -234,6 +234,7 @@ func (s *Session) expireChunkLocked(c *chunk, now time.Duration, notes []note) [
 	n := c.removeExpired(now, func(p *pending) { notes = s.resolveLocked(p, wire.Timeout, notes) })
 	if n > 0 {
 		s.dlv.cost -= before - c.cost()
+		s.giveBackLocked()
 		s.g.st.drop(DropExpired, n)
 	}
 	return notes

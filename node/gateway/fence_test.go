@@ -111,8 +111,8 @@ func TestSlowReader(t *testing.T) {
 		var rc receipts
 		last := fill(t, s, &rc, wire.AckNone)
 		s.mu.Lock()
-		if s.dlv.cost > s.g.cfg.QueueBytes {
-			t.Errorf("queue holds %d bytes after %d messages, bound %d", s.dlv.cost, last, s.g.cfg.QueueBytes)
+		if s.dlv.cost > s.g.cfg.QueueMost {
+			t.Errorf("queue holds %d bytes after %d messages, bound %d", s.dlv.cost, last, s.g.cfg.QueueMost)
 		}
 		s.mu.Unlock()
 		o.Deliver(message(1, wire.AckOwner, "x"), &rc) // slows nobody else

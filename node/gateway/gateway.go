@@ -38,6 +38,7 @@ type Gateway struct {
 	sessions sync.WaitGroup // sessions, dozing or not, and refusals
 	loops    sync.WaitGroup // listeners, the ticker and the bell
 	stop     chan struct{}  // ends the ticker
+	reserve  reserve
 	stopping sync.Once
 
 	mu     sync.Mutex
@@ -68,6 +69,7 @@ func New(cfg Config) (*Gateway, error) {
 		refuses: make(chan struct{}, maxRefusals), stop: make(chan struct{}),
 		all: make(map[uint64]*Session), parked: make(map[*Session]struct{}),
 	}
+	g.reserve.free.Store(int64(cfg.QueueReserve))
 	g.refusing.Store(uint32(wire.NoQuorum))
 	if !cfg.Limits.off() {
 		g.tenants = newTenants(cfg.Limits)

@@ -75,6 +75,7 @@ type Session struct {
 	ctl         queue         // everything but deliver frames
 	room        chan struct{} // the read goroutine waits for ctl to empty; nil: it does not
 	dlv         queue         // deliver frames
+	borrowed    int           // bytes of the reserve
 	unacked     map[wire.MessageID]*pending
 	dedupe      dedupe
 }

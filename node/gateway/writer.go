@@ -141,6 +141,7 @@ func (s *Session) written(c *chunk, touched int, err error) {
 		}
 	}
 	s.dlv.cost -= c.cost()
+	s.giveBackLocked()
 	s.mu.Unlock()
 	if err == nil {
 		s.g.st.msgsOut.Add(uint64(len(c.items)))
@@ -253,6 +254,7 @@ func (s *Session) finish() {
 		notes = s.resolveLocked(p, wire.Unknown, notes)
 	}
 	s.dlv, s.dedupe, s.unacked = queue{}, dedupe{}, nil
+	s.giveBackLocked()
 	code, text, ctl := s.code, s.text, s.ctl
 	s.ctl = queue{}
 	s.mu.Unlock()
