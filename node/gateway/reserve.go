@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // reserve is room for deliver frames that sessions share. Each may queue QueueBytes; past that it borrows, up to QueueMost. So
 // a client that falls behind for a moment loses nothing, and however many clients do not read, they hold no more memory than
-// QueueBytes each and the reserve.
+// QueueBytes each and the reserve. One message may go past that: an empty queue takes any, and JSON's escapes are guessed.
 type reserve struct{ free atomic.Int64 }
 
 // loan is in which steps it is lent, in bytes: who borrows for each message would have all sessions meet at one counter.
