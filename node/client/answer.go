@@ -22,8 +22,11 @@ func (c *Client) answerTimesLocked(s *session, heard int64) (ask, dead int64) {
 	if s.pinged <= since {
 		return since + int64(askAfter), never
 	}
-	return never, s.pinged + int64(answerWithin) + s.ahead*int64(time.Second)/slowestWay
+	return never, s.pinged + int64(answerWithin) + s.onTheWay()
 }
+
+// onTheWay is how many nanoseconds the ping may have to wait for what was written before it.
+func (s *session) onTheWay() int64 { return s.ahead * int64(time.Second) / slowestWay }
 
 // askLocked notes whether answers are waited for. The loop is told when that begins, and not for every message: it finds out
 // by itself when there is nothing left to wait for.

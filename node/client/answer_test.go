@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,6 +107,12 @@ func TestSlowAnswerKeepsTheSession(t *testing.T) {
 
 // What was written may take its time on a slow line: the ping is behind it.
 func TestSlowLineKeepsTheSession(t *testing.T) {
+	for _, seconds := range []int{8, 20} { // 20: longer than a third of the idle time as well
+		t.Run(fmt.Sprint(seconds), func(t *testing.T) { slowLine(t, seconds) })
+	}
+}
+
+func slowLine(t *testing.T, seconds int) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, "a:1", "b:1")
 		cfg := n.config("a:1", "b:1")
@@ -113,11 +120,11 @@ func TestSlowLineKeepsTheSession(t *testing.T) {
 		var fc *fakeConn
 		c := open(t, cfg, func() { fc = n.nodes["a:1"].welcome(1) })
 		results := make(chan Result, 1)
-		if _, err := c.SendAsync("bob", make([]byte, 8*slowestWay), wire.AckOwner, 0, func(r Result) { results <- r }); err != nil {
+		if _, err := c.SendAsync("bob", make([]byte, seconds*slowestWay), wire.AckOwner, 0, func(r Result) { results <- r }); err != nil {
 			t.Fatal(err)
 		}
 		id := fc.want(wire.TypeSend).ID
-		time.Sleep(8 * time.Second) // the node reads it that slowly
+		time.Sleep(time.Duration(seconds) * time.Second) // the node reads it that slowly
 		fc.send(wire.Frame{Type: wire.TypePong})
 		fc.result(id, wire.Delivered)
 		if r := <-results; r.Code != wire.Delivered {

@@ -150,8 +150,9 @@ func (c *Client) nextWake() int64 {
 }
 
 // heartbeatTimes says when to ping s and when to give it up. A ping is due when for a third of the idle time nothing was
-// sent, or nothing heard; a session is dead when for another third nothing at all is heard after it. What the network
-// still takes from a long queue counts as life, and so does not reading.
+// sent, or nothing heard; a session is dead when for another third nothing at all is heard after it, and longer by what a slow
+// line needs for what was written before. What the network still takes from a long queue counts as life, and so does not
+// reading.
 //
 // Who waits for an answer notices sooner, see answerTimesLocked.
 func (c *Client) heartbeatTimes(s *session) (ping, dead int64) {
@@ -173,7 +174,7 @@ func (c *Client) heartbeatTimes(s *session) (ping, dead int64) {
 		alive = max(alive, wrote)
 	}
 	if s.pinged > heard {
-		dead = alive + third
+		dead = alive + max(third, s.onTheWay()+min(third, int64(answerWithin)))
 	}
 	ask, silent := c.answerTimesLocked(s, heard)
 	return min(ping, ask), min(dead, silent)

@@ -450,6 +450,7 @@ class Session {
   ahead = 0; // bytes that were before the ping and may not have arrived
   coming = 0; // bytes of the frame that the node is sending: the browser tells of it once all of it is there
   backlog = 0; // bytes the browser held when last looked at
+  unheard = 0; // characters written since something was heard
   held = []; // frames that came while arriving
   heldSize = 0;
   groups = [];
@@ -1012,7 +1013,7 @@ export class Client {
     if (dead <= now) s.doubt = now;
     if (ping > now || s.doubt !== NEVER) return;
     s.pinged = now;
-    s.ahead = backlog;
+    s.ahead = Math.max(backlog, s.unheard); // what the browser holds no more may wait in the system or on the way
     this.#write(s, { type: "ping" });
   }
 
@@ -1078,8 +1079,10 @@ export class Client {
   #write(s, frame) {
     if (!s.open) return;
     try {
-      s.ws.send(JSON.stringify(frame));
+      const text = JSON.stringify(frame);
+      s.ws.send(text);
       s.wrote = this.#env.now();
+      s.unheard += text.length;
     } catch (err) {
       this.#end(s, ending(codes.connection_lost, String(err?.message ?? err)));
     }
@@ -1088,6 +1091,7 @@ export class Client {
   #heard(s, data) {
     if (s.ended) return;
     s.heard = this.#env.now();
+    s.unheard = 0;
     if (s.phase === "arriving") {
       s.held.push(data);
       s.heldSize += data.length ?? 0;

@@ -430,6 +430,20 @@ const tests = {
     equal(w.sockets.length, 3);
   },
 
+  async "a large frame that the system took from the browser is still on its way"(m, w) {
+    const c = await w.up(m, {}, { max_payload: 1 << 20 });
+    const a = outcome(c.send("bob", "x".repeat(640_000), { timeout: 60_000 })); // at the slowest, 20 s; bufferedAmount stays 0
+    await w.clock.advance(20_000);
+    equal(c.state.kind, "connected");
+    w.last.say({ type: "pong" }).say({ type: "result", id: "1", code: 1 });
+    await w.clock.settle();
+    equal([a.value.code, w.sockets.length], [1, 1]);
+    // it arrived: from now on silence counts as before
+    outcome(c.send("bob", "y", { timeout: 60_000 }));
+    await w.clock.advance(3_300);
+    equal(closed(c).reason, "idle_timeout");
+  },
+
   async "a page that stood still does not blame the node"(m, w) {
     const c = await w.up(m);
     await w.clock.advance(10_001);
