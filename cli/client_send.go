@@ -88,7 +88,7 @@ type sendOutput struct {
 	Owner  string    `json:"owner"`
 	Count  int       `json:"count"`
 	RTTUS  int64     `json:"rtt_us"`
-	ID     string    `json:"id"`
+	ID     string    `json:"id,omitempty"` // absent: it was refused before it got one
 	Text   string    `json:"text,omitempty"`
 
 	Missed    int      `json:"missed"`
@@ -188,8 +188,12 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 	if r.Code == wire.None && err == nil { // ack=none: taken
 		r.Code = wire.Accepted
 	}
+	id := ""
+	if r.ID != (wire.MessageID{}) {
+		id = r.ID.String()
+	}
 	if o.asJSON() {
-		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.Count, r.RTT.Microseconds(), r.ID.String(), r.Text, r.Missed, r.MissedIDs}); err != nil {
+		if err := o.printJSON(sendOutput{r.Code.String(), r.Code, r.Owner, r.Count, r.RTT.Microseconds(), id, r.Text, r.Missed, r.MissedIDs}); err != nil {
 			return err
 		}
 	} else {
@@ -204,7 +208,10 @@ func (o *clientSendOptions) show(r client.Result, err error, who string) error {
 		if r.RTT > 0 {
 			line += "  rtt " + short(r.RTT)
 		}
-		if err := o.printf("%s  id %s\n", printable(line), r.ID); err != nil {
+		if id != "" {
+			line += "  id " + id
+		}
+		if err := o.printf("%s\n", printable(line)); err != nil {
 			return err
 		}
 	}

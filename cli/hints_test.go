@@ -36,6 +36,21 @@ func TestSendHintNamesTheTenant(t *testing.T) {
 	}
 }
 
+// What was refused here has no id, and none is made up.
+func TestRefusedHasNoID(t *testing.T) {
+	for _, output := range []string{"text", "json"} {
+		var out bytes.Buffer
+		o := &clientSendOptions{loginOptions: loginOptions{app: newWorld(t).app(&out, nil)}, to: "bob"}
+		o.output = output
+		if err := o.show(client.Result{}, &wire.Error{Code: wire.TooLarge}, "bob"); err == nil {
+			t.Error("no error")
+		}
+		if s := out.String(); !strings.Contains(s, "too_large") || strings.Contains(s, "id") {
+			t.Errorf("%s: %s", output, s)
+		}
+	}
+}
+
 // full is an output that takes nothing.
 type full struct{}
 

@@ -37,8 +37,8 @@ const (
 	MaxSpread = 1000
 )
 
-// DefaultWindow is 32,768 messages shared among the pairs, 8,192 at most for one, and not more than what a
-// recipient's queue takes; one for acknowledged messages in a closed loop.
+// DefaultWindow is 32,768 messages shared among the pairs, 8,192 at most for one, and not more than what
+// a recipient's queue takes; one for acknowledged messages in a closed loop.
 func DefaultWindow(o SendOptions) int {
 	if o.Ack != wire.AckNone && o.Rate == 0 {
 		return 1

@@ -251,16 +251,14 @@ func (s *Server) auditLine(r *request, action string, took time.Duration, e *Err
 		attrs = append(attrs, slog.String("key", k.ID))
 	}
 	level := slog.LevelInfo
-	switch {
-	case e != nil && e.Status == StatusConflict && action == actionClientToken:
-		// No token of the cluster's is wanted here: imctl finds that out by asking for one before each of its logins.
-		attrs[2] = slog.String("result", string(e.Status))
-		attrs = append(attrs, slog.String("error", e.Text))
-		level = slog.LevelDebug
-	case e != nil:
+	if e != nil {
 		attrs[2] = slog.String("result", string(e.Status))
 		attrs = append(attrs, slog.String("error", e.Text))
 		level = slog.LevelWarn
+		if e.Status == StatusConflict && action == actionClientToken {
+			// No token of the cluster's is wanted here: imctl finds that out by asking for one before each of its logins.
+			level = slog.LevelDebug
+		}
 	}
 	attrs = append(attrs, slog.Duration("took", took.Round(time.Microsecond)))
 	s.log.LogAttrs(r.Context(), level, "audit", attrs...)

@@ -129,14 +129,14 @@ const announced = 32 << 10
 
 // write gathers the messages' WebSocket frames and writes them at once: one system call for many messages.
 func (c *wsConn) write(buf []byte, items []item) (int, error) {
-	room := wire.GetBuffer(len(buf) + 16*len(items))
+	room := wire.GetBuffer(len(buf) + 16*len(items) + 64*(len(buf)/announced))
 	defer room.Release()
 	c.raw.cork(room.B[:0])
 	ends := make([]item, 0, 16)
 	start, err := 0, error(nil)
 	for _, it := range items {
 		if n := it.end - start; n > announced {
-			// the pong is part of the item: whoever has begun to write it may have let the item go
+			// It counts as the item's first bytes: of an item whose announcement left, the rest may have.
 			ahead, _ := wire.AppendFrameJSON(nil, &wire.Frame{Type: wire.TypePong, Count: uint32(n)})
 			if err = c.ws.Write(context.Background(), websocket.MessageText, ahead); err != nil {
 				break
