@@ -27,7 +27,7 @@ func TestImportRules(t *testing.T) {
 		"imroute/mesh":             {"imroute/mesh/wire", "imroute/mesh/lane"},
 		"imroute/raftfsm":          {"imroute/mesh/wire"},
 		"imroute/raftfsm/store":    {"imroute/mesh/wire"},
-		"imroute/node/gateway":     {"imroute/mesh/wire"},
+		"imroute/node/gateway":     {"imroute/mesh/wire", "imroute/node/pace"},
 		"imroute/node/client":      {"imroute/mesh/wire"},
 		"imroute/node/admin":       {"imroute/mesh/wire", "imroute/node/admin"},
 		"imroute/node/datadir":     {"imroute/mesh/wire"},
@@ -36,7 +36,8 @@ func TestImportRules(t *testing.T) {
 		"imroute/node/webhook":     {"imroute/mesh/wire"},
 		"imroute/node/web":         {"imroute/mesh/wire"},
 		"imroute/node/nodetest":    {"imroute/"},
-		"imroute/node":             {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover", "imroute/node/assign", "imroute/node/webhook", "imroute/node/web"},
+		"imroute/node":             {"imroute/mesh", "imroute/raftfsm", "imroute/node/gateway", "imroute/node/admin", "imroute/node/datadir", "imroute/node/discover", "imroute/node/assign", "imroute/node/webhook", "imroute/node/web", "imroute/node/pace"},
+		"imroute/node/pace":        {},
 		"imroute/cli":              {"imroute/node", "imroute/mesh/wire", "imroute/cli", "imroute/testdata/d1http"},
 		"imroute/cli/bench/routes": {"imroute/cli/bench", "imroute/raftfsm", "imroute/mesh/wire"}, // measures the table itself
 	}

@@ -83,6 +83,7 @@ func (o *nodeStartOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	takeBallast()
 	o.leaveLoopback(log)
 	ports := newPortPicker()
 	defer ports.close() // with the process: who chooses meanwhile does not even try what is reserved

@@ -2,10 +2,10 @@ package node
 
 import (
 	"context"
-	"runtime"
 	"sync"
 
 	"imroute/mesh/wire"
+	"imroute/node/pace"
 	"imroute/raftfsm"
 )
 
@@ -32,10 +32,6 @@ type ending struct {
 func newEndings(fsm *raftfsm.FSM) *endings {
 	return &endings{fsm: fsm, of: make(map[incarnationOf]*ending)}
 }
-
-// inTurn is how many are told or opened before others get the processor: what is woken together would stand in
-// front of every message on its way.
-const inTurn = 8
 
 // maxAsking is how many ask one holder at a time: when it does not answer they all find that out together, and try again.
 const maxAsking = 128
@@ -92,11 +88,10 @@ func (e *endings) await(ctx context.Context, key incarnationOf, w *ending) {
 		all = append(all, *tell)
 	}
 	e.mu.Unlock()
-	for i, tell := range all {
+	var p pace.Pacer
+	for _, tell := range all {
+		p.Next()
 		tell()
-		if i%inTurn == inTurn-1 {
-			runtime.Gosched()
-		}
 	}
 }
 

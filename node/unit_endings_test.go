@@ -44,7 +44,7 @@ func TestEndingsAreShared(t *testing.T) {
 	log.apply(&raftfsm.Command{Kind: raftfsm.KindNodeJoin, Node: 2, Name: "n2"})
 	log.apply(&raftfsm.Command{Kind: raftfsm.KindNodeUp, Node: 2, Boot: 1})
 	up, _ := fsm.Node(2)
-	const many = 3*inTurn + 1
+	const many = 25
 	var told atomic.Int64
 	all := make(chan struct{})
 	for range many {

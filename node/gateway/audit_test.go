@@ -13,8 +13,8 @@ func TestAuditLevels(t *testing.T) {
 	for _, dev := range []bool{true, false} {
 		var out strings.Builder
 		g := &Gateway{cfg: Config{DevMode: dev, Clock: systemClock{}}, log: slog.New(slog.NewTextHandler(&out, nil))}
-		g.auditLine(true, "session login", slog.Group("audit", "event", "login"))
-		g.auditLine(false, "session refused", slog.Group("audit", "reason", wire.BadToken.String()))
+		g.auditLine(true, "session login", func() slog.Attr { return slog.Group("audit", "event", "login") })
+		g.auditLine(false, "session refused", func() slog.Attr { return slog.Group("audit", "reason", wire.BadToken.String()) })
 		if got := strings.Contains(out.String(), "session login"); got == dev {
 			t.Errorf("dev mode %v: %s", dev, out.String())
 		}

@@ -109,7 +109,10 @@ func (c *Config) validate() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Listen == nil {
-		c.Listen = (&net.ListenConfig{KeepAlive: -1}).Listen // the idle time-out does more, and costs four system calls less
+		c.Listen = (&net.ListenConfig{
+			KeepAlive: -1, // the idle time-out does more, and costs four system calls less
+			Control:   acceptHeard,
+		}).Listen
 	}
 	if c.Clock == nil {
 		c.Clock = systemClock{}

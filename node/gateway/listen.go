@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"imroute/mesh/wire"
+	"imroute/node/pace"
 )
 
 // Pauses after an error of Accept (out of file descriptors, say), doubling.
@@ -79,13 +80,16 @@ func (g *Gateway) listenLocked(ctx context.Context) error {
 }
 
 // steadyListener's Accept returns an error only when the listener was closed. Any other one is counted, logged and followed
-// by a pause, so that a lack of file descriptors neither burns the processor nor ends the listener.
+// by a pause, so that a lack of file descriptors neither burns the processor nor ends the listener. While the processor is short,
+// a crowd of clients, of a node that died, waits in the listener's queue and not in front of everybody's messages. For one goroutine.
 type steadyListener struct {
 	net.Listener
-	g *Gateway
+	g    *Gateway
+	pace pace.Pacer
 }
 
 func (l *steadyListener) Accept() (net.Conn, error) {
+	l.pace.Next()
 	pause := acceptPause
 	for {
 		c, err := l.Listener.Accept()

@@ -285,23 +285,29 @@ func (s *Session) audit() {
 		s.g.st.closes.add(code)
 		s.g.st.sessions.Add(-1)
 	}
-	s.g.auditLine(event == "close" || code == wire.ConnectionLost, "session "+event, slog.Group("audit", "event", event, "ok", was == open, "client", s.client.String(),
-		"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport(),
-		"reason", code.String(), "text", text, "lasted", s.g.cfg.Clock.Now().Sub(s.since).Round(time.Millisecond)))
+	s.g.auditLine(event == "close" || code == wire.ConnectionLost, "session "+event, func() slog.Attr {
+		return slog.Group("audit", "event", event, "ok", was == open, "client", s.client.String(),
+			"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport(),
+			"reason", code.String(), "text", text, "lasted", s.g.cfg.Clock.Now().Sub(s.since).Round(time.Millisecond))
+	})
 }
 
 // auditLine writes a line of the audit log. In development mode what goes well is a detail: whoever tries things out on one
 // console wants to see what went wrong.
-func (g *Gateway) auditLine(usual bool, text string, audit slog.Attr) {
+func (g *Gateway) auditLine(usual bool, text string, audit func() slog.Attr) {
 	level := slog.LevelInfo
 	if usual && g.cfg.DevMode {
 		level = slog.LevelDebug
 	}
-	g.log.LogAttrs(context.Background(), level, text, audit)
+	if ctx := context.Background(); g.log.Enabled(ctx, level) {
+		g.log.LogAttrs(ctx, level, text, audit())
+	}
 }
 
 func (s *Session) auditLogin(epoch wire.Epoch) {
 	s.g.st.logins.add(wire.OK)
-	s.g.auditLine(true, "session login", slog.Group("audit", "event", "login", "ok", true, "client", s.client.String(),
-		"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport()))
+	s.g.auditLine(true, "session login", func() slog.Attr {
+		return slog.Group("audit", "event", "login", "ok", true, "client", s.client.String(),
+			"session", s.id.String(), "epoch", epoch, "remote", s.RemoteAddr(), "transport", s.Transport())
+	})
 }
