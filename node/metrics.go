@@ -109,6 +109,7 @@ func (n *Node) openMetrics() (err error) {
 			return out
 		},
 		HeldUp: func() float64 { return float64(n.gateway.Stats().HeldUp) },
+		Paced:  func() float64 { return float64(n.gateway.Stats().Paced) },
 		LaneQueueBytes: func() map[string]float64 {
 			out := map[string]float64{}
 			for _, p := range n.mesh.Peers() {

@@ -89,7 +89,9 @@ type steadyListener struct {
 }
 
 func (l *steadyListener) Accept() (net.Conn, error) {
-	l.pace.Next()
+	if l.pace.Next() {
+		l.g.st.paced.Add(1)
+	}
 	pause := acceptPause
 	for {
 		c, err := l.Listener.Accept()

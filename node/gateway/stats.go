@@ -52,6 +52,7 @@ type Stats struct {
 	Drops  map[Drop]uint64      // reasons that never happened are left out
 
 	HeldUp uint64 // how often reading from a client waited until it had read its answers
+	Paced  uint64 // how often accepting clients waited because the processor was short
 
 	AcceptErrors uint64 // of the listeners, each followed by a pause
 }
@@ -78,7 +79,7 @@ type counters struct {
 	msgsIn, msgsOut   atomic.Uint64
 	bytesIn, bytesOut atomic.Uint64
 	acceptErrors      atomic.Uint64
-	heldUp            atomic.Uint64
+	heldUp, paced     atomic.Uint64
 	drops             [dropReasons]atomic.Uint64
 	logins, closes    codeCounters
 	writers           atomic.Int64 // writer goroutines at the moment
@@ -90,7 +91,7 @@ func (c *counters) snapshot() Stats {
 	s := Stats{
 		Sessions: int(c.sessions.Load()), Connections: int(c.conns.Load()),
 		MessagesIn: c.msgsIn.Load(), MessagesOut: c.msgsOut.Load(), BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
-		Logins: c.logins.snapshot(), Closes: c.closes.snapshot(), Drops: make(map[Drop]uint64), HeldUp: c.heldUp.Load(), AcceptErrors: c.acceptErrors.Load(),
+		Logins: c.logins.snapshot(), Closes: c.closes.snapshot(), Drops: make(map[Drop]uint64), HeldUp: c.heldUp.Load(), Paced: c.paced.Load(), AcceptErrors: c.acceptErrors.Load(),
 	}
 	for d := range c.drops {
 		if n := c.drops[d].Load(); n > 0 {

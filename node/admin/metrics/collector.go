@@ -48,6 +48,7 @@ func newCollector(s Sources) *collector {
 			})
 	}
 	c.value(counter, "imroute_held_up_total", "How often reading from a client waited until it had read its answers.", s.HeldUp)
+	c.value(counter, "imroute_paced_total", "How often accepting clients waited because the processor was short.", s.Paced)
 
 	if s.LaneQueueBytes != nil {
 		c.add(gauge, "imroute_lane_queue_bytes", "Bytes waiting to be sent to a peer or to be acknowledged by it.", "peer",

@@ -29,6 +29,7 @@ type Sources struct {
 
 	Drops  func() map[string]float64 // what clients sent or should have got and was dropped, by reason
 	HeldUp func() float64            // times that a client was read no further until it had read its answers
+	Paced  func() float64            // times that accepting clients waited because the processor was short
 
 	LaneQueueBytes func() map[string]float64 // bytes that wait for a peer, by its name
 	MeshSent       func() map[string]float64 // bytes of packets sent to a peer, by its name

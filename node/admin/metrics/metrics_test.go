@@ -100,7 +100,7 @@ func TestEverySource(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	_, err := NewMetrics(r, Sources{
 		Sessions: v, Watches: v, Routes: v, Void: v, TableRAM: v, Sends: codes, Registrations: codes, Logins: codes, Closes: codes,
-		Nacks: codes, HeldUp: v, Drops: func() map[string]float64 { return map[string]float64{"queue_full": 1} }, LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 1} }, PeersUp: v,
+		Nacks: codes, HeldUp: v, Paced: v, Drops: func() map[string]float64 { return map[string]float64{"queue_full": 1} }, LaneQueueBytes: func() map[string]float64 { return map[string]float64{"n2": 1} }, PeersUp: v,
 		MeshSent: func() map[string]float64 { return map[string]float64{"n2": 1} }, MeshReceived: func() map[string]float64 { return map[string]float64{"n2": 1} },
 		Topics: v, Memberships: v, FanoutBytes: v, FanoutArrived: v, FanoutReached: v, FanoutRefused: v,
 		RequestsTaken: v, RequestsRefused: v, Watched: v, PresenceTold: v, PresenceLate: v,
@@ -121,7 +121,7 @@ func TestEverySource(t *testing.T) {
 			n++
 		}
 	}
-	if want := 45 + 2; n != want {
+	if want := 46 + 2; n != want {
 		t.Errorf("%d metrics, want %d", n, want)
 	}
 }
