@@ -2,6 +2,7 @@ package cli
 
 import (
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 )
@@ -18,6 +19,7 @@ func TestBallast(t *testing.T) {
 		}
 		t.Setenv(name, "")
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	takeBallast()
 	runtime.GC()
 	m := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}}

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"imroute/mesh/wire"
@@ -83,23 +85,25 @@ func (e *endings) await(ctx context.Context, key incarnationOf, w *ending) {
 	if e.of[key] == w {
 		delete(e.of, key) // who comes now gets a goroutine that ends at once
 	}
-	var all []func()
-	for tell := range w.waiting {
-		all = append(all, *tell)
-	}
+	all := slices.Collect(maps.Keys(w.waiting))
 	e.mu.Unlock()
 	var p pace.Pacer
 	for _, tell := range all {
-		p.Next()
-		tell()
+		e.mu.Lock()
+		_, waits := w.waiting[tell]
+		e.mu.Unlock()
+		if waits { // who has left meanwhile holds nobody up: a node that closes waits for this
+			p.Next()
+			(*tell)()
+		}
 	}
 }
 
 func (e *endings) left(key incarnationOf, w *ending, tell *func()) {
 	e.mu.Lock()
 	delete(w.waiting, tell)
-	last := len(w.waiting) == 0 && e.of[key] == w
-	if last {
+	last := len(w.waiting) == 0
+	if last && e.of[key] == w {
 		delete(e.of, key)
 	}
 	e.mu.Unlock()

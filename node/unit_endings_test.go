@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -65,6 +68,47 @@ func TestEndingsAreShared(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%d of %d were told of the end", told.Load(), many)
 		}
+	}
+}
+
+// A crowd that waits for one end is told of it at a pace, and who has left by then holds nobody up.
+func TestEndingsArePaced(t *testing.T) {
+	for _, leave := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			fsm := raftfsm.NewFSM(raftfsm.FSMConfig{Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { t.Error(err) }})
+			log := entries{t: t, fsm: fsm}
+			log.apply(&raftfsm.Command{Kind: raftfsm.KindInit, ClusterID: 7})
+			log.apply(&raftfsm.Command{Kind: raftfsm.KindNodeJoin, Node: 2, Name: "n2"})
+			log.apply(&raftfsm.Command{Kind: raftfsm.KindNodeUp, Node: 2, Boot: 1})
+			up, _ := fsm.Node(2)
+			e := newEndings(fsm)
+			many := 2_000 * runtime.GOMAXPROCS(0)
+			var told sync.WaitGroup
+			var n atomic.Int64
+			var done []func()
+			for range many {
+				told.Add(1)
+				_, d := e.watch(2, up.Incarnation, func() { n.Add(1); told.Done() })
+				done = append(done, d)
+			}
+			start := time.Now()
+			log.apply(&raftfsm.Command{Kind: raftfsm.KindNodeDown, Node: 2, Incarnation: up.Incarnation})
+			if leave {
+				synctest.Wait()
+			} else {
+				told.Wait()
+			}
+			for _, d := range done {
+				d()
+			}
+			took := time.Since(start)
+			switch {
+			case leave && (took > 5*time.Millisecond || n.Load() > int64(many)/2):
+				t.Errorf("%d of %d were told although they had left, which took %s", n.Load(), many, took)
+			case !leave && (took < 50*time.Millisecond || took > 2*time.Second):
+				t.Errorf("%d were told within %s", many, took)
+			}
+		})
 	}
 }
 
